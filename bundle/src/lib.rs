@@ -1,1 +1,9 @@
+//! The bundle: one signed file that carries a release. This crate owns the format (docs/bundle-format.md): the words of
+//! OCI, the signed index, creating, reading, verifying and loading.
+//!
+//! Invariant: no byte of a bundle is used before it was verified against the signed index, and the index itself not
+//! before its signature; names inside the archive are never used as paths.
 
+pub mod index;
+pub mod load;
+pub mod oci;
