@@ -142,7 +142,7 @@ pub struct PackDescriptor {
     pub optional_images: Vec<Reference>,
 }
 
-/// The layer of the stack a pack belongs to; packs of one bundle are given in this order.
+/// The layer of the stack that a pack belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
@@ -218,7 +218,7 @@ pub struct SecretRequest {
     pub namespace: String,
     /// What is generated.
     pub kind: SecretKind,
-    /// The key under `data` (for a site certificate: a prefix is not used; `tls.crt` and `tls.key` are written).
+    /// The key under `data`. Absent only for a site certificate, which is stored as `tls.crt` and `tls.key`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }

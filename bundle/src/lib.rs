@@ -4,6 +4,17 @@
 //! Invariant: no byte of a bundle is used before it was verified against the signed index, and the index itself not
 //! before its signature; names inside the archive are never used as paths.
 
+mod archive;
+mod complete;
+pub mod definition;
+mod error;
+mod frame;
 pub mod index;
+pub mod keys;
 pub mod load;
 pub mod oci;
+pub mod read;
+mod references;
+pub mod template;
+
+pub use error::{Distrust, Error, Missing};
