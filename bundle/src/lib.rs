@@ -6,15 +6,20 @@
 
 mod archive;
 mod complete;
+pub mod create;
 pub mod definition;
 mod error;
 mod frame;
 pub mod index;
+pub mod inspect;
 pub mod keys;
 pub mod load;
 pub mod oci;
 pub mod read;
 mod references;
+mod source;
 pub mod template;
 
 pub use error::{Distrust, Error, Missing};
+pub use inspect::{diff, inspect};
+pub use load::{load, verify};
