@@ -1,0 +1,180 @@
+//! Handlers that read: blobs, manifests, tags, referrers, the catalog.
+
+use std::sync::Arc;
+
+use bundle::oci::{Digest, RepositoryName, media_type};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use serde_json::json;
+
+use super::answer::{self, CONTENT_DIGEST};
+use super::body::{Body, FileBody};
+use super::problem::Problem;
+use super::range::{self, Requested};
+use super::route::{ManifestReference, Query};
+use super::{Service, blocking};
+use crate::manifest::MAXIMUM_MANIFEST;
+use crate::store::ManifestFile;
+
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+
+impl Service {
+    pub(super) async fn read_blob(
+        &self,
+        name: RepositoryName,
+        digest: Digest,
+        headers: &HeaderMap,
+        is_head: bool,
+    ) -> Result<Response<Body>, Problem> {
+        let store = Arc::clone(&self.store);
+        let found = blocking(move || {
+            let Some(size) = store.linked_blob(&name, &digest)? else { return Ok(None) };
+            let file = if is_head { None } else { Some(store.open_blob(&digest)?) };
+            Ok(Some((size, file)))
+        });
+        let (size, file) = found.await?.ok_or_else(|| Problem::unknown_blob(&digest))?;
+        let tag = etag(&digest);
+        if matches_etag(headers, header::IF_NONE_MATCH, &tag) {
+            return not_modified(&tag);
+        }
+        let wanted = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
+        let is_current = !headers.contains_key(header::IF_RANGE) || matches_etag(headers, header::IF_RANGE, &tag);
+        let (status, start, end) = match range::requested(wanted.filter(|_| is_current && !is_head), size) {
+            Requested::Whole => (StatusCode::OK, 0, size),
+            Requested::Part(start, end) => (StatusCode::PARTIAL_CONTENT, start, end),
+            Requested::Unsatisfiable => {
+                let there = format!("bytes */{size}");
+                return Err(Problem::bad_range("the blob has no such bytes", header::CONTENT_RANGE, &there));
+            }
+        };
+        let mut response = Response::new(file.map_or(Body::Empty, |file| Body::File(FileBody::new(file, start, end))));
+        *response.status_mut() = status;
+        if status == StatusCode::PARTIAL_CONTENT {
+            answer::set(&mut response, header::CONTENT_RANGE, format!("bytes {start}-{}/{size}", end - 1))?;
+        }
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        answer::set(&mut response, header::CONTENT_LENGTH, end - start)?;
+        answer::set(&mut response, header::ETAG, tag)?;
+        answer::set(&mut response, CONTENT_DIGEST, digest)?;
+        Ok(response)
+    }
+
+    pub(super) async fn read_manifest(
+        &self,
+        name: RepositoryName,
+        reference: ManifestReference,
+        headers: &HeaderMap,
+        is_head: bool,
+    ) -> Result<Response<Body>, Problem> {
+        let store = Arc::clone(&self.store);
+        let wanted = reference.clone();
+        let found: Option<(ManifestFile, Option<Vec<u8>>)> = blocking(move || {
+            let digest = match &wanted {
+                ManifestReference::Digest(digest) => Some(*digest),
+                ManifestReference::Tag(tag) => store.resolve_tag(&name, tag)?,
+            };
+            let file = digest.map(|digest| store.manifest(&name, &digest)).transpose()?.flatten();
+            let Some(file) = file else { return Ok(None) };
+            if is_head || file.size > MAXIMUM_MANIFEST as u64 {
+                return Ok(Some((file, None)));
+            }
+            let path = store.blob_path(&file.digest);
+            let bytes = std::fs::read(&path).map_err(crate::error::Error::io("read", &path))?;
+            Ok(Some((file, Some(bytes))))
+        })
+        .await?;
+        let (file, bytes) = found.ok_or_else(|| match &reference {
+            ManifestReference::Digest(digest) => Problem::unknown_manifest(digest),
+            ManifestReference::Tag(tag) => Problem::unknown_manifest(tag),
+        })?;
+        let tag = etag(&file.digest);
+        if matches_etag(headers, header::IF_NONE_MATCH, &tag) {
+            return not_modified(&tag);
+        }
+        let mut response = match bytes {
+            Some(bytes) => Response::new(Body::from(bytes)),
+            None if is_head => Response::new(Body::Empty),
+            // More than a manifest may have was never taken in: the file is not what was written.
+            None => return Err(Problem::internal()),
+        };
+        answer::set(&mut response, header::CONTENT_TYPE, &file.media_type)?;
+        answer::set(&mut response, header::CONTENT_LENGTH, file.size)?;
+        answer::set(&mut response, header::ETAG, tag)?;
+        answer::set(&mut response, CONTENT_DIGEST, file.digest)?;
+        Ok(response)
+    }
+
+    pub(super) async fn list_tags(&self, name: RepositoryName, query: &Query) -> Result<Response<Body>, Problem> {
+        let (store, wanted) = (Arc::clone(&self.store), name.clone());
+        let tags = blocking(move || Ok(if store.has_repository(&wanted) { Some(store.tags(&wanted)?) } else { None }));
+        let tags = tags.await?.ok_or_else(Problem::unknown_name)?;
+        let tags = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
+        let (tags, is_more) = answer::page(tags, query)?;
+        let mut response = answer::json(&json!({ "name": name, "tags": tags }));
+        if let (true, Some(last)) = (is_more, tags.last()) {
+            answer::link(&mut response, &format!("/v2/{name}/tags/list"), query, last)?;
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn catalog(&self, query: &Query) -> Result<Response<Body>, Problem> {
+        let store = Arc::clone(&self.store);
+        let names = blocking(move || store.repositories()).await?;
+        let names = names.iter().map(|name| name.as_str().to_owned()).collect();
+        let (names, is_more) = answer::page(names, query)?;
+        let mut response = answer::json(&json!({ "repositories": names }));
+        if let (true, Some(last)) = (is_more, names.last()) {
+            answer::link(&mut response, "/v2/_catalog", query, last)?;
+        }
+        Ok(response)
+    }
+
+    pub(super) async fn list_referrers(
+        &self,
+        name: RepositoryName,
+        subject: Digest,
+        query: &Query,
+    ) -> Result<Response<Body>, Problem> {
+        let store = Arc::clone(&self.store);
+        let referrers = blocking(move || store.referrers(&name, &subject)).await?;
+        let filter = query.artifact_type.as_deref();
+        let descriptors: Vec<_> = referrers
+            .into_iter()
+            .filter(|(_, manifest)| filter.is_none() || manifest.artifact_type.as_deref() == filter)
+            .map(|(file, manifest)| {
+                let mut descriptor = json!({ "mediaType": file.media_type, "digest": file.digest, "size": file.size });
+                if let Some(fields) = descriptor.as_object_mut() {
+                    if let Some(kind) = manifest.artifact_type {
+                        fields.insert("artifactType".to_owned(), kind.into());
+                    }
+                    if !manifest.annotations.is_empty() {
+                        fields.insert("annotations".to_owned(), json!(manifest.annotations));
+                    }
+                }
+                descriptor
+            })
+            .collect();
+        let index = json!({ "schemaVersion": 2, "mediaType": media_type::OCI_INDEX, "manifests": descriptors });
+        let mut response = answer::json(&index);
+        answer::set(&mut response, header::CONTENT_TYPE, media_type::OCI_INDEX)?;
+        if filter.is_some() {
+            response.headers_mut().insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+        }
+        Ok(response)
+    }
+}
+
+fn etag(digest: &Digest) -> String {
+    format!("\"{digest}\"")
+}
+
+fn matches_etag(headers: &HeaderMap, name: header::HeaderName, tag: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| matches!(value.trim(), value if value == tag || value == "*"))
+}
+
+fn not_modified(tag: &str) -> Result<Response<Body>, Problem> {
+    let mut response = answer::empty(StatusCode::NOT_MODIFIED);
+    answer::set(&mut response, header::ETAG, tag)?;
+    Ok(response)
+}

@@ -1,0 +1,106 @@
+//! Certificates, keys and client verification for the server's TLS.
+//!
+//! Invariant: TLS 1.2 or newer by rustls with the aws-lc provider; the key belongs to the certificate; a client
+//! certificate that is presented is verified, or the handshake fails. Called at start and on SIGHUP.
+
+use std::fs;
+use std::sync::Arc;
+
+use camino::Utf8Path;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::config::{TlsConfig, resolve};
+use crate::error::{Error, Result};
+use crate::identity::own_names;
+
+/// The largest file that is taken for a certificate chain or key.
+const MAXIMUM_SIZE: usize = 1 << 20;
+
+/// What the server needs for handshakes, and the names it is known by.
+pub(crate) struct Tls {
+    pub(crate) config: Arc<ServerConfig>,
+    /// Host names and addresses of its certificate, in lower case.
+    pub(crate) names: Vec<String>,
+}
+
+/// Reads all files and puts them together.
+pub(crate) fn load(config: &TlsConfig) -> Result<Tls> {
+    let certificate_path = resolve(&config.certificate)?;
+    let key_path = resolve(&config.key)?;
+    let chain = certificates(&certificate_path)?;
+    let key = private_key(&key_path)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|_| Error::Unexpected("the TLS library knows no protocol version"))?;
+    let builder = match &config.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let path = resolve(path)?;
+            let unusable = |why: String| Error::Tls { path: path.clone(), why, hint: "it must hold the site CA, PEM" };
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(&path)? {
+                roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| unusable(error.to_string()))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let names = chain.first().map(own_names).unwrap_or_default();
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| match error {
+        rustls::Error::InconsistentKeys(_) => Error::Tls {
+            path: key_path.clone(),
+            why: format!("it is not the key of the certificate {certificate_path}"),
+            hint: "give certificate and key of one pair; after both were replaced restart the service",
+        },
+        other => Error::Tls {
+            path: certificate_path.clone(),
+            why: other.to_string(),
+            hint: "the certificate must be X.509 version 3, leaf first, with a key that TLS can use",
+        },
+    })?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Tls { config: Arc::new(config), names })
+}
+
+fn certificates(path: &Utf8Path) -> Result<Vec<CertificateDer<'static>>> {
+    let bytes = read(path, "the file must be readable for the user of the service")?;
+    let unusable = |why: String| Error::Tls {
+        path: path.to_owned(),
+        why,
+        hint: "it must hold certificates in PEM (-----BEGIN CERTIFICATE-----)",
+    };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|error| unusable(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(unusable("there is no certificate in it".to_owned()));
+    }
+    Ok(chain)
+}
+
+fn private_key(path: &Utf8Path) -> Result<PrivateKeyDer<'static>> {
+    let hint = "the key must be readable for the service: owned by its user, or handed over by LoadCredential=";
+    let bytes = zeroize::Zeroizing::new(read(path, hint)?);
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| Error::Tls {
+        path: path.to_owned(),
+        // The parser's words could quote the file.
+        why: "there is no private key in it that can be used".to_owned(),
+        hint: "it must be PEM (PKCS#8, SEC 1 or PKCS#1) and not encrypted",
+    })
+}
+
+fn read(path: &Utf8Path, hint: &'static str) -> Result<Vec<u8>> {
+    let unusable = |why: String| Error::Tls { path: path.to_owned(), why, hint };
+    let bytes = fs::read(path).map_err(|error| unusable(error.to_string()))?;
+    if bytes.len() > MAXIMUM_SIZE {
+        return Err(unusable(format!("it has {} bytes, more than {MAXIMUM_SIZE}", bytes.len())));
+    }
+    Ok(bytes)
+}

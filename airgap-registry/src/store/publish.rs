@@ -1,0 +1,195 @@
+//! Making a loaded bundle visible.
+//!
+//! Invariant: before the first change below `blobs/` and `repositories/` the signed index lies, durably, in
+//! `staging/publish/`: a publication that was killed is completed by the next process that opens the store. What is
+//! done is done in the order blobs, their links, manifests, tags, record, so that whoever looks in between finds
+//! nothing that leads nowhere. Called by `Sink::publish` and when a store is opened.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use bundle::index::Index;
+use bundle::oci::{Digest, RepositoryName, Tag, media_type};
+use camino::Utf8Path;
+
+use super::{Store, disk, layout};
+use crate::error::{Error, Result};
+use crate::manifest::{MAXIMUM_MANIFEST, Manifest};
+use crate::naming;
+
+/// All that a bundle makes visible.
+#[derive(Default)]
+struct Publication {
+    blobs: BTreeSet<(RepositoryName, Digest)>,
+    /// Children before the index that lists them, so that no index is visible without them.
+    manifests: Vec<(RepositoryName, Digest, String)>,
+    referrers: BTreeSet<(RepositoryName, Digest, Digest)>,
+    tags: BTreeMap<(RepositoryName, Tag), Digest>,
+}
+
+impl Store {
+    /// Makes a bundle visible whose blobs are all held. `index` is what `index_bytes` say.
+    pub(super) fn publish_bundle(&self, index: &Index, index_bytes: &[u8], signature: &[u8]) -> Result<()> {
+        // All that can be refused is refused before anything becomes visible.
+        record_name(index)?;
+        self.plan(index)?;
+        let intent = self.root().join("staging/publish").join(Digest::sha256_of(index_bytes).hex());
+        self.disk.write(&intent.join("index.json.minisig"), signature)?;
+        self.disk.write(&intent.join("index.json"), index_bytes)?;
+        self.complete(&intent)
+    }
+
+    /// Completes what a process that was killed has begun to publish. Nothing is done while a load is going on.
+    pub(super) fn recover(&self) -> Result<()> {
+        let intents = self.root().join("staging/publish");
+        let names = disk::names_in(&intents)?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let Some(_lock) = self.try_lock_import()? else { return Ok(()) };
+        for name in names {
+            let intent = intents.join(name);
+            if intent.join("index.json").exists() {
+                tracing::info!(%intent, "completing the publication of a bundle that was interrupted");
+                self.complete(&intent)?;
+            } else {
+                remove_intent(&intent)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(&self, intent: &Utf8Path) -> Result<()> {
+        let path = intent.join("index.json");
+        let index_bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let signature = fs::read(intent.join("index.json.minisig")).map_err(Error::io("read", intent))?;
+        let index: Index = serde_json::from_slice(&index_bytes)
+            .map_err(|error| Error::Damaged { path: path.clone(), why: error.to_string() })?;
+        let publication = self.plan(&index)?;
+        let _guard = self.exclusive();
+
+        let mut blobs = self.disk.batch();
+        for blob in &index.blobs {
+            let staged = layout::staged(self.root(), &blob.digest);
+            if staged.exists() {
+                blobs.publish(&staged, &self.blob_path(&blob.digest))?;
+            }
+        }
+        blobs.finish()?;
+
+        let mut links = self.disk.batch();
+        for (repository, digest) in &publication.blobs {
+            links.write(&layout::blob_link(self.root(), repository, digest), b"")?;
+        }
+        links.finish()?;
+
+        let mut manifests = self.disk.batch();
+        for (repository, subject, digest) in &publication.referrers {
+            manifests.write(&layout::referrer(self.root(), repository, subject, digest), b"")?;
+        }
+        for (repository, digest, media_type) in &publication.manifests {
+            manifests.write(&layout::manifest_link(self.root(), repository, digest), media_type.as_bytes())?;
+        }
+        manifests.finish()?;
+
+        let mut tags = self.disk.batch();
+        for ((repository, tag), digest) in &publication.tags {
+            tags.write(&layout::tag(self.root(), repository, tag), digest.to_string().as_bytes())?;
+        }
+        tags.finish()?;
+
+        let record = self.root().join("bundles").join(record_name(&index)?);
+        self.disk.write(&record.with_extension("json.minisig"), &signature)?;
+        self.disk.write(&record, &index_bytes)?;
+        remove_intent(intent)
+    }
+
+    fn plan(&self, index: &Index) -> Result<Publication> {
+        for blob in &index.blobs {
+            if self.find(&blob.digest)?.is_none_or(|(_, size)| size != blob.size) {
+                return Err(self.missing(&blob.digest));
+            }
+        }
+        let mut publication = Publication::default();
+        for image in &index.images {
+            let repository = naming::repository_of(&image.reference)?;
+            self.add(&mut publication, &repository, &image.digest, &image.media_type, 0)?;
+            if let Some(tag) = image.reference.tag() {
+                publication.tags.insert((repository, tag.clone()), image.digest);
+            }
+        }
+        for pack in &index.packs {
+            let name = pack.layout_name();
+            let unusable = || Error::Unpublishable(format!("the pack {name:?} is no name and tag of a registry"));
+            let (repository, tag) = name.rsplit_once(':').ok_or_else(unusable)?;
+            let repository: RepositoryName = repository.parse().map_err(|_| unusable())?;
+            let tag = tag.parse().map_err(|_| unusable())?;
+            self.add(&mut publication, &repository, &pack.digest, media_type::OCI_MANIFEST, 0)?;
+            publication.tags.insert((repository, tag), pack.digest);
+        }
+        Ok(publication)
+    }
+
+    /// Adds a manifest and what it leads to.
+    fn add(
+        &self,
+        publication: &mut Publication,
+        repository: &RepositoryName,
+        digest: &Digest,
+        media_type: &str,
+        depth: usize,
+    ) -> Result<()> {
+        let unusable = |why: String| Error::Unpublishable(format!("{repository}@{digest}: {why}"));
+        if depth > 4 {
+            return Err(unusable("indexes are nested more than four levels deep".to_owned()));
+        }
+        let Some((path, size)) = self.find(digest)? else { return Err(self.missing(digest)) };
+        if size > MAXIMUM_MANIFEST as u64 {
+            return Err(unusable(format!("the manifest has {size} bytes, more than {MAXIMUM_MANIFEST}")));
+        }
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let manifest = Manifest::parse(&bytes, Some(media_type)).map_err(|error| unusable(error.to_string()))?;
+        for child in &manifest.manifests {
+            // A bundle carries one platform of an image that exists for many.
+            if self.find(&child.digest)?.is_some() {
+                self.add(publication, repository, &child.digest, &child.media_type, depth + 1)?;
+            }
+        }
+        for blob in manifest.blobs.iter().filter(|blob| !blob.is_foreign()) {
+            if self.find(&blob.digest)?.is_none() {
+                return Err(unusable(format!("its blob {} is not in the bundle", blob.digest)));
+            }
+            publication.blobs.insert((repository.clone(), blob.digest));
+        }
+        if let Some(subject) = manifest.subject {
+            publication.referrers.insert((repository.clone(), subject.digest, *digest));
+        }
+        publication.manifests.push((repository.clone(), *digest, media_type.to_owned()));
+        Ok(())
+    }
+}
+
+/// `NAME-VERSION.json`, from a signed index; checked all the same, because it becomes a file name.
+fn record_name(index: &Index) -> Result<String> {
+    let is_plain = |text: &str| {
+        !text.is_empty()
+            && text.len() <= 100
+            && !text.starts_with(['.', '-'])
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+-".contains(&byte))
+    };
+    if is_plain(&index.name) && is_plain(&index.version) {
+        Ok(format!("{}-{}.json", index.name, index.version))
+    } else {
+        Err(Error::Unpublishable(format!("{:?} {:?} is no plain name and version", index.name, index.version)))
+    }
+}
+
+/// `index.json` goes first: without it the rest means nothing.
+fn remove_intent(intent: &Utf8Path) -> Result<()> {
+    let path = intent.join("index.json");
+    if path.exists() {
+        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        disk::sync_directory(intent)?;
+    }
+    fs::remove_dir_all(intent).map_err(Error::io("remove", intent))
+}
