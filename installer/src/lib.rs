@@ -1,1 +1,10 @@
+//! Cofferdam's installer: configuration, facts, checks, the plan, the engine that runs it and its steps.
+//! The `cofferdam` binary is a thin command line over this.
 
+pub mod config;
+pub mod engine;
+pub mod host;
+pub mod layout;
+pub mod network;
+pub mod plan;
+pub mod step;

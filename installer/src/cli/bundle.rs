@@ -1,0 +1,251 @@
+//! `cofferdam bundle …`.
+
+use std::fs::File;
+use std::io::{IsTerminal as _, Read, Write as _};
+use std::time::{Duration, Instant};
+
+use bundle::index::{Architecture, Index};
+use bundle::keys::{SigningKey, TrustedKeys};
+use bundle::load::{LoadOptions, LoadProgress, LoadReport};
+use bundle::read::Head;
+use camino::{Utf8Path, Utf8PathBuf};
+use clap::{Subcommand, ValueEnum};
+use serde_json::json;
+
+use super::{Failure, Outcome, print, print_json, say};
+use crate::headless::{bytes_line, megabytes};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Bundle {
+    /// Make a signing key pair: DIR/signing.key and DIR/signing.pub
+    #[command(after_help = "Example: cofferdam bundle keygen keys")]
+    Keygen {
+        /// Where the two files go
+        directory: Utf8PathBuf,
+    },
+    /// Build and sign a bundle
+    #[command(after_help = "Example: cofferdam bundle create -f bundle.yaml -o out --sign-key keys/signing.key")]
+    Create {
+        /// What goes in
+        #[arg(short, long)]
+        file: Utf8PathBuf,
+        /// File to write, or a directory for NAME-VERSION.tar.zst
+        #[arg(short, long)]
+        output: Utf8PathBuf,
+        /// Secret key, made by `bundle keygen` or minisign
+        #[arg(long)]
+        sign_key: Utf8PathBuf,
+        /// Certificates of private registries' CAs, PEM
+        #[arg(long)]
+        ca_file: Option<Utf8PathBuf>,
+    },
+    /// Show what is inside, without trusting it
+    Inspect {
+        /// The bundle
+        bundle: Utf8PathBuf,
+        #[arg(long)]
+        json: bool,
+        /// Public keys: say whether one of them signed it
+        #[arg(long)]
+        trust: Vec<Utf8PathBuf>,
+    },
+    /// Check all of it and write nothing
+    Verify {
+        /// The bundle, - for stdin
+        bundle: Utf8PathBuf,
+        /// Public keys; one of them must have signed it
+        #[arg(long, required = true)]
+        trust: Vec<Utf8PathBuf>,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stream a bundle into a registry's store
+    #[command(after_help = "Example: cofferdam bundle load b.tar.zst --store /srv/registry --trust signing.pub")]
+    Load {
+        /// The bundle, - for stdin
+        bundle: Utf8PathBuf,
+        /// The store's directory
+        #[arg(long)]
+        store: Utf8PathBuf,
+        /// Public keys; one of them must have signed it
+        #[arg(long, required = true)]
+        trust: Vec<Utf8PathBuf>,
+        /// End with the counts as JSON on stdout
+        #[arg(long)]
+        json: bool,
+        /// Progress: text for people, or JSON lines on stderr
+        #[arg(long, value_enum, default_value = "text")]
+        progress: ProgressFormat,
+    },
+    /// Print the JSON Schema of bundle.yaml, or with --index of the signed index
+    Schema {
+        #[arg(long)]
+        index: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
+pub(super) enum ProgressFormat {
+    Text,
+    Json,
+}
+
+impl Bundle {
+    pub(super) fn run(self) -> Outcome {
+        match self {
+            Self::Keygen { directory } => {
+                let files = bundle::keys::keygen(&directory, None).map_err(|error| failure(&error))?;
+                print(&format!(
+                    "secret key: {}  (keep it off every network)\npublic key: {}  (goes to the sites)\nkey id:     {}\n",
+                    files.secret, files.public, files.id
+                ))
+            }
+            Self::Create { file, output, sign_key, ca_file } => create(&file, &output, &sign_key, ca_file),
+            Self::Inspect { bundle, json, trust } => inspect(&bundle, json, &trust),
+            Self::Verify { bundle, trust, json } => {
+                let trust = TrustedKeys::load(&trust).map_err(|error| failure(&error))?;
+                let mut meter = Meter::new(ProgressFormat::Text);
+                let report = bundle::load::verify(open(&bundle)?, &trust, &LoadOptions::default(), &mut |progress| {
+                    meter.show(progress);
+                })
+                .map_err(|error| failure(&error))?;
+                if json {
+                    print_json(&report)
+                } else {
+                    let LoadReport { name, version, key_id, .. } = &report;
+                    print(&format!("{name} {version}: good, signed by {key_id}, {} read\n", megabytes(report.bytes_read)))
+                }
+            }
+            Self::Load { bundle, store, trust, json, progress } => load(&bundle, &store, &trust, json, progress),
+            Self::Schema { index: true } => print_json(&Index::json_schema()),
+            Self::Schema { index: false } => print_json(&bundle::definition::BundleDefinition::json_schema()),
+        }
+    }
+}
+
+pub(super) fn failure(error: &bundle::Error) -> Failure {
+    Failure::new(error.exit_code(), error, error.hint().map(str::to_owned))
+}
+
+/// Opens a bundle, `-` being stdin.
+fn open(path: &Utf8Path) -> Result<Box<dyn Read>, Failure> {
+    if path == "-" {
+        return Ok(Box::new(std::io::stdin().lock()));
+    }
+    let file = File::open(path).map_err(|error| {
+        Failure::new(super::code::CONFIG, format!("cannot open {path}: {error}"), Some("is the medium there?".to_owned()))
+    })?;
+    Ok(Box::new(file))
+}
+
+fn create(file: &Utf8Path, output: &Utf8Path, sign_key: &Utf8Path, ca_file: Option<Utf8PathBuf>) -> Outcome {
+    let definition = bundle::definition::BundleDefinition::read(file).map_err(|error| failure(&error))?;
+    let key = SigningKey::load(sign_key, None).map_err(|error| failure(&error))?;
+    let options = bundle::create::CreateOptions { ca_file };
+    let mut last = String::new();
+    let report = bundle::create::create(&definition, output, &key, &options, &mut |progress| {
+        let line = progress.to_string();
+        if line != last {
+            say(&line);
+            last = line;
+        }
+    })
+    .map_err(|error| failure(&error))?;
+    print(&format!("{}: {}, {} blobs, index {}\n", report.path, megabytes(report.size), report.blobs, report.index))
+}
+
+fn inspect(path: &Utf8Path, as_json: bool, trust: &[Utf8PathBuf]) -> Outcome {
+    let head = Head::read(open(path)?).map_err(|error| failure(&error))?;
+    let index = head.untrusted_index().map_err(|error| failure(&error))?;
+    let trusted = match trust {
+        [] => None,
+        keys => Some(head.check(&TrustedKeys::load(keys).map_err(|error| failure(&error))?).is_ok()),
+    };
+    if as_json {
+        return print_json(&json!({"key-id": head.key_id().to_string(), "trusted": trusted, "index": index}));
+    }
+    let mut text = format!(
+        "{} {} for {}, signed by {}{}\n",
+        index.name,
+        index.version,
+        index.architecture,
+        head.key_id(),
+        match trusted {
+            None => " (not checked: give --trust KEY)",
+            Some(true) => " (a key that you trust)",
+            Some(false) => " (NOT a key that you trust)",
+        }
+    );
+    for pack in &index.packs {
+        text.push_str(&format!("pack {} {}: {}\n", pack.name, pack.version, pack.description));
+        for image in &pack.images {
+            text.push_str(&format!("  image {}\n", image.reference));
+        }
+        for file in &pack.files {
+            text.push_str(&format!("  file {} ({})\n", file.name, megabytes(file.size)));
+        }
+    }
+    text.push_str(&format!("{} blobs, {} in all\n", index.blobs.len(), megabytes(index.blob_bytes())));
+    print(&text)
+}
+
+fn load(path: &Utf8Path, store: &Utf8Path, trust: &[Utf8PathBuf], json: bool, format: ProgressFormat) -> Outcome {
+    let trust = TrustedKeys::load(trust).map_err(|error| failure(&error))?;
+    // Nothing is made on the disk for a bundle that is not trusted.
+    let head = Head::read(open(path)?).map_err(|error| failure(&error))?;
+    let reader = head.verify(&trust).map_err(|error| failure(&error))?;
+    let mut store = super::registry::open_store(store)?;
+    let mut meter = Meter::new(format);
+    let options = LoadOptions { architecture: Architecture::of_this_machine() };
+    let report = bundle::load::load_from(reader, &mut store, &options, &mut |progress| meter.show(progress))
+        .map_err(|error| failure(&error))?;
+    if json {
+        return print_json(&report);
+    }
+    print(&format!(
+        "{} {}: {} images, {} packs; {} written, {} were there already\n",
+        report.name,
+        report.version,
+        report.images,
+        report.packs,
+        megabytes(report.bytes_written),
+        megabytes(report.bytes_skipped),
+    ))
+}
+
+/// Progress on stderr.
+struct Meter {
+    format: ProgressFormat,
+    started: Instant,
+    last: Option<Instant>,
+}
+
+impl Meter {
+    fn new(format: ProgressFormat) -> Self {
+        Self { format, started: Instant::now(), last: None }
+    }
+
+    fn show(&mut self, progress: &LoadProgress) {
+        let is_terminal = std::io::stderr().is_terminal();
+        let pause = match (self.format, is_terminal) {
+            (ProgressFormat::Text, false) => Duration::from_secs(10),
+            _ => Duration::from_millis(250),
+        };
+        let is_end = progress.bytes_done >= progress.bytes_total;
+        if !is_end && self.last.is_some_and(|last| last.elapsed() < pause) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        let mut stderr = std::io::stderr().lock();
+        let (done, total) = (progress.bytes_done, progress.bytes_total);
+        // Progress that nobody reads is no reason to stop.
+        let _ = match self.format {
+            ProgressFormat::Json => writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob})),
+            ProgressFormat::Text if is_terminal => {
+                let end = if is_end { "\n" } else { "" };
+                write!(stderr, "\r{:<78}{end}", bytes_line(done, total, self.started.elapsed()))
+            }
+            ProgressFormat::Text => writeln!(stderr, "{}", bytes_line(done, total, self.started.elapsed())),
+        };
+    }
+}

@@ -1,0 +1,68 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use super::example::EXAMPLE;
+use super::{ConfigError, Encryption, InstallConfig, parse};
+
+#[test]
+fn the_example_is_valid_and_survives_a_round_trip() {
+    let config = parse(EXAMPLE).unwrap();
+    assert_eq!(parse(&config.to_yaml().unwrap()).unwrap(), config);
+}
+
+/// (what is replaced in the example, by what, what the error must say)
+const BROKEN: &[(&str, &str, &str)] = &[
+    ("schema-version: 1", "schema-version: 2", "schema-version: 2 is not known"),
+    ("schema-version: 1", "", "missing field `schema-version`"),
+    ("site:\n", "sites: {}\nsite:\n", "unknown field `sites`"),
+    ("  name: rack7\n", "  name: Rack 7\n", "site.name: \"Rack 7\" must be lower-case"),
+    ("fqdn: mgmt.rack7.example.com", "fqdn: mgmt", "site.fqdn"),
+    ("fqdn: mgmt.rack7.example.com", "fqdn: [mgmt]", "invalid type"),
+    ("address: 192.0.2.11", "address: 127.0.0.1", "node.address: 127.0.0.1 is no address"),
+    ("address: 192.0.2.11", "address: 10.244.0.9", "cluster.pod-cidr: 10.244.0.0/16 holds 10.244.0.9"),
+    ("address: 192.0.2.11", "address: rack7", "node.address"),
+    ("  # vip: 192.0.2.10", "  vip: 192.0.2.11", "site.vip: is the node's own address"),
+    ("name: rack7-a", "name: localhost", "node.name: \"localhost\" is every machine's name"),
+    ("erase: \"2345\"", "erase: \"5\"", "storage.disk.erase"),
+    ("- serial: S6CTNX0T512345", "- {}", "fits every disk"),
+    ("mode: luks2", "mode: luks1", "unknown variant `luks1`"),
+    ("tpm2: auto", "tpm2: maybe", "unknown variant `maybe`"),
+    ("- age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "- age1nobody", "age1nobody"),
+    ("iterations: 4", "iterations: 1", "storage.encryption.key-derivation"),
+    ("    - /media/cofferdam/trust.pub", "    []", "bundle.trust: names no key"),
+    ("algorithm: ecdsa-p256", "algorithm: dsa", "\"dsa\" is not one of"),
+    ("service-cidr: 10.96.0.0/12", "service-cidr: 10.240.0.0/12", "overlap"),
+    ("service-cidr: 10.96.0.0/12", "service-cidr: 10.97.0.0/12", "bits are set behind the length"),
+];
+
+#[test]
+fn broken_files_say_what_is_wrong() {
+    for (find, replacement, expected) in BROKEN {
+        assert!(EXAMPLE.contains(find), "{find:?} is not in the example");
+        let text = EXAMPLE.replacen(find, replacement, 1);
+        let error = parse(&text).unwrap_err();
+        assert!(error.to_string().contains(expected), "{replacement:?}: {error}");
+        assert!(!error.hint().is_empty());
+    }
+}
+
+#[test]
+fn all_problems_come_at_once() {
+    let text = EXAMPLE.replace("erase: \"2345\"", "erase: \"5\"").replace("name: rack7-a", "name: A");
+    let ConfigError::Rules { problems } = parse(&text).unwrap_err() else { panic!("rules were broken") };
+    assert_eq!(problems.iter().map(|problem| problem.key).collect::<Vec<_>>(), ["node.name", "storage.disk.erase"]);
+}
+
+#[test]
+fn no_encryption_wants_its_token() {
+    let mut config: InstallConfig = parse(EXAMPLE).unwrap();
+    config.storage.disk = None;
+    for (token, good) in [("yes", false), (super::PLAINTEXT_TOKEN, true)] {
+        config.storage.encryption = Encryption::None { token: token.to_owned() };
+        assert_eq!(parse(&config.to_yaml().unwrap()).is_ok(), good, "{token}");
+    }
+}
+
+#[test]
+fn a_huge_file_is_refused_before_it_is_parsed() {
+    assert!(matches!(parse(&" ".repeat(super::SIZE_LIMIT + 1)), Err(ConfigError::TooLarge { .. })));
+}

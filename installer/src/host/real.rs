@@ -1,0 +1,346 @@
+//! The machine itself. The only place of the installer that starts processes, writes files and reads the clock.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bundle::oci::{Algorithm, Digest, Hasher};
+use camino::{Utf8Path, Utf8PathBuf};
+use jiff::Timestamp;
+use zeroize::Zeroizing;
+
+use super::{Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output};
+
+const READ_LIMIT: u64 = 64 << 20;
+const STDOUT_LIMIT: usize = 64 << 20;
+const STDERR_KEPT: usize = 4 << 10;
+
+/// The machine this program runs on.
+#[derive(Debug, Default)]
+pub struct RealHost;
+
+impl Host for RealHost {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn pause(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
+
+    fn run(&self, command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostError> {
+        run(command, watch)
+    }
+
+    fn read(&self, path: &Utf8Path) -> Result<Option<Zeroizing<Vec<u8>>>, HostError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("open", path, error)),
+        };
+        let mut content = Zeroizing::new(Vec::new());
+        file.take(READ_LIMIT + 1).read_to_end(&mut content).map_err(|error| failed("read", path, error))?;
+        if content.len() as u64 > READ_LIMIT {
+            return Err(failed("read", path, std::io::Error::new(ErrorKind::FileTooLarge, "larger than 64 MiB")));
+        }
+        Ok(Some(content))
+    }
+
+    fn look(&self, path: &Utf8Path) -> Result<Option<Entry>, HostError> {
+        let metadata = match fs::metadata(path) {
+            Ok(metadata) => metadata,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
+            Err(error) => return Err(failed("look at", path, error)),
+        };
+        let kind = match metadata.file_type() {
+            kind if kind.is_file() => EntryKind::File,
+            kind if kind.is_dir() => EntryKind::Directory,
+            kind if kind.is_block_device() => EntryKind::BlockDevice,
+            _ => EntryKind::Other,
+        };
+        Ok(Some(Entry { kind, size: metadata.len(), mode: metadata.permissions().mode() & 0o7777 }))
+    }
+
+    fn list(&self, directory: &Utf8Path) -> Result<Vec<String>, HostError> {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(failed("list", directory, error)),
+        };
+        let mut names = entries
+            .map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| failed("list", directory, error))?;
+        names.sort();
+        Ok(names)
+    }
+
+    fn write(&self, path: &Utf8Path, content: &[u8], mode: u32) -> Result<(), HostError> {
+        replace(path, mode, |file| file.write_all(content).map_err(|error| failed("write", path, error)))
+    }
+
+    fn append(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError> {
+        let is_new = self.look(path)?.is_none();
+        let parent = parent_of(path);
+        fs::create_dir_all(parent).map_err(|error| failed("make", parent, error))?;
+        let mut file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| failed("open", path, error))?;
+        file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| failed("append to", path, error))?;
+        if is_new { sync_directory(parent) } else { Ok(()) }
+    }
+
+    fn make_directory(&self, path: &Utf8Path, mode: u32) -> Result<(), HostError> {
+        fs::create_dir_all(path)
+            .and_then(|()| fs::set_permissions(path, Permissions::from_mode(mode)))
+            .map_err(|error| failed("make", path, error))?;
+        sync_directory(parent_of(path))
+    }
+
+    fn remove(&self, path: &Utf8Path) -> Result<(), HostError> {
+        match fs::remove_file(path) {
+            Ok(()) => sync_directory(parent_of(path)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("remove", path, error)),
+        }
+    }
+
+    fn copy(&self, source: &Utf8Path, target: &Utf8Path, mode: u32, digest: Option<&Digest>) -> Result<(), HostError> {
+        let mut input = File::open(source).map_err(|error| failed("open", source, error))?;
+        replace(target, mode, |file| {
+            let mut hasher = Hasher::new(digest.map_or(Algorithm::Sha256, Digest::algorithm));
+            let mut buffer = vec![0; 256 << 10];
+            loop {
+                let count = input.read(&mut buffer).map_err(|error| failed("read", source, error))?;
+                if count == 0 {
+                    break;
+                }
+                hasher.update(&buffer[..count]);
+                file.write_all(&buffer[..count]).map_err(|error| failed("write", target, error))?;
+            }
+            let found = hasher.finish();
+            match digest {
+                Some(expected) if *expected != found => Err(HostError::Digest {
+                    path: source.to_owned(),
+                    expected: expected.to_string(),
+                    found: found.to_string(),
+                }),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn digest(&self, path: &Utf8Path) -> Result<Option<Digest>, HostError> {
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("open", path, error)),
+        };
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        let mut buffer = vec![0; 256 << 10];
+        loop {
+            match file.read(&mut buffer).map_err(|error| failed("read", path, error))? {
+                0 => return Ok(Some(hasher.finish())),
+                count => hasher.update(&buffer[..count]),
+            }
+        }
+    }
+
+    fn measure_sync(&self, directory: &Utf8Path, writes: u32) -> Result<Duration, HostError> {
+        let path = directory.join(format!(".cofferdam-sync.{}", std::process::id()));
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|error| failed("make", &path, error))?;
+        fs::remove_file(&path).map_err(|error| failed("remove", &path, error))?;
+        let record = [0x5a; 2_300];
+        let mut times = (0..writes.clamp(1, 10_000))
+            .map(|_| {
+                let started = Instant::now();
+                file.write_all(&record)?;
+                file.sync_data()?;
+                Ok(started.elapsed())
+            })
+            .collect::<std::io::Result<Vec<_>>>()
+            .map_err(|error| failed("sync", &path, error))?;
+        times.sort_unstable();
+        let rank = (times.len() * 99).div_ceil(100);
+        Ok(times[rank.saturating_sub(1)])
+    }
+
+    fn https_get(&self, request: &HttpsRequest) -> Result<HttpsAnswer, HostError> {
+        super::https::get(request)
+    }
+}
+
+fn failed(action: &'static str, path: &Utf8Path, source: std::io::Error) -> HostError {
+    HostError::File { action, path: path.to_owned(), source }
+}
+
+fn parent_of(path: &Utf8Path) -> &Utf8Path {
+    path.parent().unwrap_or(Utf8Path::new("/"))
+}
+
+fn sync_directory(directory: &Utf8Path) -> Result<(), HostError> {
+    File::open(directory).and_then(|file| file.sync_all()).map_err(|error| failed("sync", directory, error))
+}
+
+/// Fills a temporary file beside `path`, then renames it into place. On an error the temporary file is removed.
+fn replace(path: &Utf8Path, mode: u32, fill: impl FnOnce(&mut File) -> Result<(), HostError>) -> Result<(), HostError> {
+    let parent = parent_of(path);
+    fs::create_dir_all(parent).map_err(|error| failed("make", parent, error))?;
+    let temporary = Utf8PathBuf::from(format!("{parent}/.{}.new", path.file_name().unwrap_or("file")));
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("remove", &temporary, error)),
+        _ => {}
+    }
+    let written = (|| {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)
+            .map_err(|error| failed("make", &temporary, error))?;
+        // The umask may have taken bits away.
+        file.set_permissions(Permissions::from_mode(mode))
+            .map_err(|error| failed("set the mode of", &temporary, error))?;
+        fill(&mut file)?;
+        file.sync_all().map_err(|error| failed("sync", &temporary, error))?;
+        fs::rename(&temporary, path).map_err(|error| failed("rename into place", path, error))
+    })();
+    if written.is_err() {
+        // The first error is the one to report; a leftover is removed by the next attempt.
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    sync_directory(parent)
+}
+
+enum Line {
+    Out(Vec<u8>),
+    Err(Vec<u8>),
+}
+
+fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostError> {
+    let started = Instant::now();
+    let mut process = std::process::Command::new(&command.program);
+    process
+        .args(&command.arguments)
+        .env_clear()
+        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root")
+        .env("LC_ALL", "C.UTF-8")
+        .envs(command.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(match (&command.stdin, &command.stdin_file) {
+            (Some(_), _) => Stdio::piped(),
+            (None, Some(path)) => File::open(path).map_err(|error| failed("open", path, error))?.into(),
+            (None, None) => Stdio::null(),
+        })
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = process.spawn().map_err(|source| HostError::Start { program: command.program.clone(), source })?;
+
+    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), command.stdin.clone()) {
+        // A command may end without reading all of it; its status tells then.
+        std::thread::spawn(move || {
+            let _ = pipe.write_all(&input);
+        });
+    }
+    let (sender, receiver) = mpsc::channel();
+    let out = child.stdout.take().map(|pipe| forward(pipe, sender.clone(), Line::Out));
+    let err = child.stderr.take().map(|pipe| forward(pipe, sender, Line::Err));
+
+    let mut output = Output { status: -1, stdout: Zeroizing::new(Vec::new()), stderr: String::new() };
+    let mut last = String::new();
+    let mut timed_out = false;
+    loop {
+        let left = command.limit.saturating_sub(started.elapsed());
+        match receiver.recv_timeout(left) {
+            Ok(line) => {
+                let bytes = match &line {
+                    Line::Out(bytes) | Line::Err(bytes) => bytes,
+                };
+                if !command.secret_output {
+                    let text = String::from_utf8_lossy(bytes);
+                    let text = text.trim_end();
+                    if !text.is_empty() {
+                        watch(text);
+                        text.clone_into(&mut last);
+                    }
+                }
+                match line {
+                    Line::Out(bytes) => {
+                        let room = STDOUT_LIMIT.saturating_sub(output.stdout.len());
+                        output.stdout.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                    }
+                    Line::Err(bytes) => {
+                        output.stderr.push_str(&String::from_utf8_lossy(&bytes));
+                        if output.stderr.len() > STDERR_KEPT {
+                            let mut cut = output.stderr.len() - STDERR_KEPT;
+                            while !output.stderr.is_char_boundary(cut) {
+                                cut += 1;
+                            }
+                            output.stderr.drain(..cut);
+                        }
+                    }
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                timed_out = true;
+                break;
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    // Both pipes are closed: the command has ended, or went on as a daemon; wait no longer than the limit.
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break Some(status),
+            Ok(None) if timed_out || started.elapsed() >= command.limit => break None,
+            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+            Err(source) => return Err(HostError::Start { program: command.program.clone(), source }),
+        }
+    };
+    let Some(status) = status else {
+        // Killing fails only when it has ended by now.
+        let _ = child.kill();
+        let _ = child.wait();
+        return Err(HostError::TimedOut { command: command.to_string(), seconds: command.limit.as_secs(), last });
+    };
+    for reader in [out, err].into_iter().flatten() {
+        // The readers end with their pipes; they do not panic.
+        let _ = reader.join();
+    }
+    output.status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ok(output)
+}
+
+fn forward(
+    pipe: impl Read + Send + 'static,
+    sender: mpsc::Sender<Line>,
+    wrap: fn(Vec<u8>) -> Line,
+) -> std::thread::JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(pipe);
+        loop {
+            let mut line = Vec::new();
+            match reader.read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {
+                    if sender.send(wrap(line)).is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,57 @@
+//! Where things lie on an installed host; docs/architecture.md has the same table. Used by every step.
+
+/// The installed program.
+pub const PROGRAM: &str = "/usr/local/bin/cofferdam";
+/// On the root filesystem, without secrets: configuration, plan, journal, state, escrow.
+pub const HOME: &str = "/var/lib/cofferdam";
+/// The configuration of the running or finished installation.
+pub const CONFIG: &str = "/var/lib/cofferdam/config.yaml";
+/// The plan of the running or finished installation.
+pub const PLAN: &str = "/var/lib/cofferdam/plan.json";
+/// The journal of the plan's execution.
+pub const JOURNAL: &str = "/var/lib/cofferdam/journal.jsonl";
+/// The installed site.
+pub const STATE: &str = "/var/lib/cofferdam/state.json";
+/// The signed index of the bundle, as it was signed.
+pub const INDEX: &str = "/var/lib/cofferdam/bundle/index.json";
+/// Its signature.
+pub const INDEX_SIGNATURE: &str = "/var/lib/cofferdam/bundle/index.json.minisig";
+/// Pinned signing keys.
+pub const TRUST: &str = "/var/lib/cofferdam/trust";
+/// Encrypted for the escrow recipients.
+pub const ESCROW: &str = "/var/lib/cofferdam/escrow";
+
+/// The data volume.
+pub const DATA: &str = "/var/lib/cofferdam/data";
+/// Keys and certificates, on the data volume.
+pub const KEYSTORE: &str = "/var/lib/cofferdam/data/keystore";
+/// The registry's store, on the data volume.
+pub const STORE: &str = "/var/lib/cofferdam/data/registry";
+/// Name of the opened volume under `/dev/mapper`.
+pub const VOLUME: &str = "cofferdam";
+
+/// Folders of the data volume and where the software expects them.
+pub const BOUND: &[(&str, &str)] = &[
+    ("etcd", "/var/lib/etcd"),
+    ("kubelet", "/var/lib/kubelet"),
+    ("containerd", "/var/lib/containerd"),
+    ("cni", "/var/lib/cni"),
+    ("kubernetes", "/etc/kubernetes"),
+    ("log/journal", "/var/log/journal"),
+    ("log/pods", "/var/log/pods"),
+    ("log/containers", "/var/log/containers"),
+    ("log/kubernetes", "/var/log/kubernetes"),
+];
+
+/// The registry's configuration.
+pub const REGISTRY_CONFIG: &str = "/etc/cofferdam/registry.yaml";
+/// Certificates that are no secret.
+pub const TLS: &str = "/etc/cofferdam/tls";
+/// The registry's port.
+pub const REGISTRY_PORT: u16 = 5000;
+/// The API server's port.
+pub const API_PORT: u16 = 6443;
+/// The registry's user and group.
+pub const REGISTRY_USER: &str = "cofferdam-registry";
+/// The cluster administrator's kubeconfig.
+pub const ADMIN_KUBECONFIG: &str = "/etc/kubernetes/admin.conf";

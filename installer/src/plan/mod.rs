@@ -1,0 +1,525 @@
+//! The plan: the ordered list of steps of an installation.
+//!
+//! Invariant: [`plan`] is pure. The same configuration, machine and index give the same plan, byte for byte, whoever
+//! asked for it. A plan holds no secret; it is shown before anything is done, stored on the host and run by `engine/`.
+
+mod kubernetes;
+
+use std::net::IpAddr;
+
+use bundle::index::{Index, Layer};
+use camino::Utf8PathBuf;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use kubernetes::minor as kubernetes_minor;
+
+use crate::config::{Certificates, Encryption, InstallConfig, KeyDerivation, Tpm2};
+
+/// The version of the plan's JSON.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// What the plan needs to know of the machine; taken from the facts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The disk that the configuration chose, if it asks for one.
+    pub disk: Option<Disk>,
+    /// Whether a TPM 2.0 is there and usable.
+    pub tpm2: bool,
+    /// How many times slower than a normal server, at least 1: time limits are scaled by it.
+    pub slowness: f64,
+}
+
+/// The disk that becomes the data volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Disk {
+    /// For example `/dev/sdb`.
+    pub path: String,
+    /// Serial number, or its name for a disk without one.
+    pub serial: String,
+    /// Model.
+    pub model: String,
+    /// In bytes.
+    pub size: u64,
+    /// What is on it now, in words; empty when nothing was found.
+    pub contents: Vec<String>,
+}
+
+/// The plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Plan {
+    /// Always 1.
+    pub schema_version: u32,
+    /// The site's name.
+    pub site: String,
+    /// The site's FQDN.
+    pub fqdn: String,
+    /// Name and version of the bundle.
+    pub bundle: String,
+    /// SHA-256 of the signed index.
+    pub index: String,
+    /// What is erased.
+    pub destroys: Vec<Disk>,
+    /// What is done, in this order.
+    pub steps: Vec<Step>,
+}
+
+/// One idempotent unit of work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Step {
+    /// Stable and unique in the plan, for example `disk.encrypt`.
+    pub id: String,
+    /// For people.
+    pub title: String,
+    /// Its share of the whole, in seconds on a normal server.
+    pub weight: u32,
+    /// How long one attempt may take, in seconds on this machine.
+    pub limit: u64,
+    /// How often it is tried before the installation stops.
+    pub attempts: u32,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What a step does. All that it needs and that is no secret stands here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "do", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Action {
+    /// The program, the registry's user, kernel modules and settings.
+    PrepareHost {
+        /// Loaded now and at each boot.
+        modules: Vec<String>,
+        /// Set now and at each boot.
+        sysctls: Vec<(String, String)>,
+    },
+    /// Makes the LUKS2 volume, escrows its recovery key and proves that it opens.
+    EncryptDisk {
+        /// Erased.
+        disk: Disk,
+        /// Enrol the TPM.
+        tpm2: bool,
+        /// PCRs the TPM's key is bound to.
+        pcrs: Vec<u8>,
+        /// argon2id cost of the recovery key's slot.
+        key_derivation: KeyDerivation,
+        /// age recipients.
+        escrow_recipients: Vec<String>,
+        /// A second place for the escrow.
+        #[schemars(with = "Option<String>")]
+        escrow_directory: Option<Utf8PathBuf>,
+    },
+    /// Mounts the data volume now and at each boot.
+    MountData {
+        /// Where the volume comes from.
+        volume: Volume,
+    },
+    /// Binds the folders of the data volume to where the software expects them.
+    BindState,
+    /// Site CA, registry and node certificates, and the server certificate for the FQDN.
+    IssueCertificates {
+        /// Of all keys.
+        algorithm: String,
+        /// The server certificate is issued by the site CA; otherwise it is imported.
+        server: ServerCertificate,
+        /// Names and addresses of the server certificate besides the FQDN.
+        names: Vec<String>,
+    },
+    /// Streams the bundle into the registry's store.
+    LoadBundle {
+        /// The file.
+        #[schemars(with = "String")]
+        path: Utf8PathBuf,
+        /// Its size in bytes.
+        bytes: u64,
+    },
+    /// Starts the registry as a service of its own user.
+    StartRegistry {
+        /// Where it listens besides loopback.
+        address: IpAddr,
+    },
+    /// Puts a pack's files onto the host.
+    InstallFiles {
+        /// The pack.
+        pack: String,
+    },
+    /// Configures containerd with one mirror for all names, and starts it.
+    ConfigureRuntime {
+        /// The image of pod sandboxes.
+        sandbox_image: String,
+        /// The registry.
+        mirror: String,
+    },
+    /// Pulls images through containerd and pins them.
+    PullImages {
+        /// Full references.
+        images: Vec<String>,
+    },
+    /// Writes the configuration of the control plane and the kubelet's unit.
+    ConfigureKubernetes {
+        /// For example `1.20.2`.
+        version: String,
+        /// `kubeadm.k8s.io/…`
+        api: String,
+        /// The repository that kubeadm prefixes to its images.
+        image_repository: String,
+        /// Tag of the etcd image.
+        etcd_tag: String,
+        /// This machine is slow: probes and elections are given more time.
+        patient: bool,
+    },
+    /// Runs one phase of `kubeadm init`.
+    KubeadmPhase {
+        /// For example `certs all`.
+        phase: String,
+        /// The file or object that shows that it is done.
+        proof: Proof,
+    },
+    /// Waits until the API server answers `/readyz`.
+    WaitForApi,
+    /// Generates a pack's secrets, applies its manifests and waits at its gates.
+    ApplyPack {
+        /// The pack.
+        pack: String,
+    },
+    /// Waits until the node is Ready.
+    WaitForNode,
+    /// A TLS handshake by FQDN and a pull through containerd.
+    Rehearse {
+        /// An image of the bundle.
+        image: String,
+        /// A pack serves the site's certificate at port 443.
+        workload: bool,
+    },
+    /// Escrows the site's keys.
+    SealEscrow {
+        /// age recipients; empty when nothing is encrypted.
+        recipients: Vec<String>,
+        /// A second place for the escrow.
+        #[schemars(with = "Option<String>")]
+        directory: Option<Utf8PathBuf>,
+    },
+    /// Records the finished site.
+    RecordSite,
+}
+
+/// Where the data volume comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", rename_all_fields = "kebab-case", tag = "kind")]
+pub enum Volume {
+    /// The LUKS2 volume.
+    Encrypted {
+        /// Opened by the TPM at boot.
+        tpm2: bool,
+        /// Discards are passed down.
+        discards: bool,
+    },
+    /// A directory of the root filesystem.
+    Directory,
+}
+
+/// The server certificate for the FQDN.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum ServerCertificate {
+    /// Issued by the site CA.
+    Issued,
+    /// From files.
+    Imported {
+        /// PEM.
+        #[schemars(with = "String")]
+        certificate: Utf8PathBuf,
+        /// PEM.
+        #[schemars(with = "String")]
+        key: Utf8PathBuf,
+        /// PEM.
+        #[schemars(with = "String")]
+        roots: Utf8PathBuf,
+    },
+}
+
+/// What shows that a phase is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Proof {
+    /// This file is there.
+    File(#[schemars(with = "String")] Utf8PathBuf),
+    /// `kubectl` finds this, for example `configmap kubeadm-config -n kube-system`.
+    Object(String),
+}
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A layer without which there is no cluster.
+    #[error("the bundle {bundle} has no pack of the layer {layer}")]
+    MissingLayer {
+        /// The bundle.
+        bundle: String,
+        /// The layer.
+        layer: &'static str,
+    },
+    /// An image without which there is no cluster.
+    #[error("the Kubernetes pack of the bundle {bundle} has no image {image}")]
+    MissingImage {
+        /// The bundle.
+        bundle: String,
+        /// The last part of its name.
+        image: &'static str,
+    },
+    /// A version we cannot configure.
+    #[error("Kubernetes {version} is not known to this program")]
+    Version {
+        /// Of the pack.
+        version: String,
+    },
+    /// A pack that the configuration asks for.
+    #[error("cluster.packs: the bundle {bundle} has no pack {pack}; it has {has}")]
+    UnknownPack {
+        /// The bundle.
+        bundle: String,
+        /// The pack.
+        pack: String,
+        /// What it has.
+        has: String,
+    },
+    /// The disk could not be chosen.
+    #[error("{0}")]
+    Disk(String),
+    /// Encryption with a TPM was asked for.
+    #[error("storage.encryption.tpm2: require, but this machine has no usable TPM 2.0")]
+    NoTpm,
+}
+
+impl PlanError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::MissingLayer { .. } | Self::MissingImage { .. } => {
+                "build the bundle with the packs of docs/bundle-format.md; `cofferdam bundle inspect` shows what is inside"
+            }
+            Self::Version { .. } => "Kubernetes 1.20 to 1.35 are known",
+            Self::UnknownPack { .. } => "`cofferdam bundle inspect` lists the packs of a bundle",
+            Self::Disk(_) => "`cofferdam check` lists the disks of this machine",
+            Self::NoTpm => "switch the TPM on in the firmware's setup, or choose `tpm2: auto`",
+        }
+    }
+}
+
+impl Plan {
+    /// The plan for people, at most 80 columns wide for usual names.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("Plan: site {} at {}, bundle {}\n", self.site, self.fqdn, self.bundle);
+        for disk in &self.destroys {
+            let contents =
+                if disk.contents.is_empty() { "nothing found on it".to_owned() } else { disk.contents.join(", ") };
+            let gigabytes = disk.size / 1_000_000_000;
+            text.push_str(&format!(
+                "\n  !! ERASES {} ({}, serial {}, {gigabytes} GB): {contents}\n\n",
+                disk.path, disk.model, disk.serial
+            ));
+        }
+        for (number, step) in self.steps.iter().enumerate() {
+            text.push_str(&format!("  {:>2}. {:<24} {}\n", number + 1, step.id, step.title));
+        }
+        text
+    }
+}
+
+/// Computes the plan.
+pub fn plan(
+    config: &InstallConfig,
+    machine: &Machine,
+    index: &Index,
+    index_digest: &str,
+    bundle_bytes: u64,
+) -> Result<Plan, PlanError> {
+    let bundle = format!("{} {}", index.name, index.version);
+    let mut steps = Steps { slowness: machine.slowness.max(1.0), steps: Vec::new() };
+    let kubernetes = kubernetes::Kubernetes::of(index)?;
+    let packs = chosen_packs(config, index)?;
+
+    steps.add(
+        "host.prepare",
+        "Prepare the host",
+        2,
+        120,
+        Action::PrepareHost {
+            modules: ["overlay", "br_netfilter", "nf_conntrack"].map(str::to_owned).to_vec(),
+            sysctls: [("net.ipv4.ip_forward", "1"), ("net.bridge.bridge-nf-call-iptables", "1")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .to_vec(),
+        },
+    );
+    let (destroys, escrow) = data_volume(config, machine, &mut steps)?;
+    steps.add("data.bind", "Bind the state folders to the data volume", 1, 60, Action::BindState);
+    steps.add("certificates.issue", "Make keys and certificates", 2, 120, certificates(config));
+    steps.add(
+        "bundle.load",
+        "Load the bundle into the registry's store",
+        10 + weight_of(bundle_bytes),
+        0,
+        Action::LoadBundle { path: config.bundle.path.clone(), bytes: bundle_bytes },
+    );
+    steps.add("registry.start", "Start the registry", 2, 60, Action::StartRegistry { address: config.node.address });
+    for pack in &packs {
+        if pack.files.iter().any(|file| !file.install.is_empty()) {
+            let id = format!("pack.files:{}", pack.name);
+            let title = format!("Install the files of pack {} {}", pack.name, pack.version);
+            steps.add(&id, &title, 3, 600, Action::InstallFiles { pack: pack.name.clone() });
+        }
+    }
+    kubernetes.steps(config, &packs, &mut steps);
+
+    apply(&packs, Layer::Kubernetes..=Layer::Network, &mut steps);
+    steps.add("kubernetes.node", "Wait until the node is Ready", 10, 180, Action::WaitForNode);
+    apply(&packs, Layer::Storage..=Layer::Addon, &mut steps);
+    steps.add_retried(
+        "rehearsal",
+        "Rehearse: TLS by FQDN, a pull through containerd",
+        3,
+        120,
+        5,
+        Action::Rehearse {
+            image: kubernetes.pause.clone(),
+            workload: packs.iter().any(|pack| {
+                pack.secrets.iter().any(|secret| secret.kind == bundle::index::SecretKind::SiteCertificate)
+            }),
+        },
+    );
+    let (recipients, directory) = escrow;
+    steps.add("escrow.seal", "Escrow the site's keys", 1, 60, Action::SealEscrow { recipients, directory });
+    steps.add("site.record", "Record the site", 1, 60, Action::RecordSite);
+    Ok(Plan {
+        schema_version: SCHEMA_VERSION,
+        site: config.site.name.clone(),
+        fqdn: config.site.fqdn.clone(),
+        bundle,
+        index: index_digest.to_owned(),
+        destroys,
+        steps: steps.steps,
+    })
+}
+
+/// Adds a step for each pack of these layers that has something to apply or to wait for.
+fn apply(packs: &[&bundle::index::Pack], layers: std::ops::RangeInclusive<Layer>, steps: &mut Steps) {
+    for pack in packs.iter().filter(|pack| layers.contains(&pack.layer)) {
+        if pack.manifests.is_empty() && pack.secrets.is_empty() && pack.gates.is_empty() {
+            continue;
+        }
+        let gates: u64 = pack.gates.iter().map(|gate| u64::from(gate.timeout_seconds)).sum();
+        let id = format!("pack.apply:{}", pack.name);
+        let title = format!("Apply pack {} {}", pack.name, pack.version);
+        steps.add_retried(&id, &title, 10, 60 + gates, 3, Action::ApplyPack { pack: pack.name.clone() });
+    }
+}
+
+/// Steps under construction.
+struct Steps {
+    slowness: f64,
+    steps: Vec<Step>,
+}
+
+impl Steps {
+    fn add(&mut self, id: &str, title: &str, weight: u32, limit: u64, action: Action) {
+        self.add_retried(id, title, weight, limit, 1, action);
+    }
+
+    /// `limit` is in seconds on a normal server; 0 means that the step watches over its own progress.
+    fn add_retried(&mut self, id: &str, title: &str, weight: u32, limit: u64, attempts: u32, action: Action) {
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "limits are thousands of seconds, the factor at most 20"
+        )]
+        let limit = (limit as f64 * self.slowness).round() as u64;
+        self.steps.push(Step { id: id.to_owned(), title: title.to_owned(), weight, limit, attempts, action });
+    }
+}
+
+/// One second for each 100 MB.
+fn weight_of(bytes: u64) -> u32 {
+    u32::try_from(bytes / 100_000_000).unwrap_or(u32::MAX)
+}
+
+type Escrow = (Vec<String>, Option<Utf8PathBuf>);
+
+fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> Result<(Vec<Disk>, Escrow), PlanError> {
+    match &config.storage.encryption {
+        Encryption::Luks2 { tpm2, escrow_recipients, escrow_directory, discards, key_derivation } => {
+            let disk = machine.disk.clone().ok_or_else(|| PlanError::Disk("no disk was chosen".to_owned()))?;
+            let tpm2 = match tpm2 {
+                Tpm2::Require if !machine.tpm2 => return Err(PlanError::NoTpm),
+                Tpm2::Off => false,
+                Tpm2::Auto | Tpm2::Require => machine.tpm2,
+            };
+            let title = format!("Encrypt {} and prove that it opens", disk.path);
+            steps.add(
+                "disk.encrypt",
+                &title,
+                20,
+                300,
+                Action::EncryptDisk {
+                    disk: disk.clone(),
+                    tpm2,
+                    // A host that we did not build: literal PCR 7 only (docs/architecture.md, "Disk encryption").
+                    pcrs: if tpm2 { vec![7] } else { Vec::new() },
+                    key_derivation: *key_derivation,
+                    escrow_recipients: escrow_recipients.clone(),
+                    escrow_directory: escrow_directory.clone(),
+                },
+            );
+            let volume = Volume::Encrypted { tpm2, discards: *discards };
+            steps.add("data.mount", "Mount the data volume", 3, 120, Action::MountData { volume });
+            Ok((vec![disk], (escrow_recipients.clone(), escrow_directory.clone())))
+        }
+        Encryption::None { .. } => {
+            let volume = Volume::Directory;
+            steps.add("data.mount", "Make the data directory (not encrypted)", 1, 60, Action::MountData { volume });
+            Ok((Vec::new(), (Vec::new(), None)))
+        }
+    }
+}
+
+fn certificates(config: &InstallConfig) -> Action {
+    let (algorithm, server) = match &config.certificates {
+        Certificates::Generate { algorithm } => (algorithm.clone(), ServerCertificate::Issued),
+        Certificates::Import { certificate, key, roots } => (
+            "ecdsa-p256".to_owned(),
+            ServerCertificate::Imported {
+                certificate: certificate.clone(),
+                key: key.file.clone(),
+                roots: roots.clone(),
+            },
+        ),
+    };
+    let mut names = vec![config.node.name.clone(), config.node.address.to_string()];
+    names.extend(config.site.fqdn.split('.').next().map(str::to_owned));
+    names.extend(config.site.vip.map(|vip| vip.to_string()));
+    names.dedup();
+    Action::IssueCertificates { algorithm, server, names }
+}
+
+/// The packs that are installed: all of the lower layers, and of `storage` and `addon` those that were asked for.
+fn chosen_packs<'a>(config: &InstallConfig, index: &'a Index) -> Result<Vec<&'a bundle::index::Pack>, PlanError> {
+    let asked = config.cluster.packs.as_ref();
+    for name in asked.into_iter().flatten() {
+        if index.pack(name).is_none() {
+            return Err(PlanError::UnknownPack {
+                bundle: format!("{} {}", index.name, index.version),
+                pack: name.clone(),
+                has: index.packs.iter().map(|pack| pack.name.as_str()).collect::<Vec<_>>().join(", "),
+            });
+        }
+    }
+    let mut packs: Vec<_> = index
+        .packs
+        .iter()
+        .filter(|pack| pack.layer < Layer::Storage || asked.is_none_or(|asked| asked.contains(&pack.name)))
+        .collect();
+    packs.sort_by_key(|pack| pack.layer);
+    Ok(packs)
+}

@@ -1,0 +1,190 @@
+//! `disk.encrypt`: the LUKS2 volume. Done when its header carries our token, which is imported last, after the proof.
+//!
+//! Nothing is kept on the volume before this step is done, so an attempt that was cut off starts from the beginning.
+//! The recovery key is the key that formats: there is no other key to wipe afterwards. It exists in this process's
+//! memory and, encrypted, in the escrow; it reaches cryptsetup through stdin.
+
+use camino::Utf8Path;
+use serde_json::{Value, json};
+
+use super::{Context, Report, StepError, escrow};
+use crate::config::KeyDerivation;
+use crate::engine::event::Progress;
+use crate::host::{Command, HostExt};
+use crate::layout;
+use crate::plan::{Action, Disk};
+
+/// Type of the token that marks a proven volume.
+const TOKEN: &str = "cofferdam";
+const CIPHER: &str = "aes-xts-plain64";
+const KEY_BITS: u32 = 512;
+const SYSTEMD_CRYPTSETUP: &str = "/lib/systemd/systemd-cryptsetup";
+const HEADER_BACKUP: &str = "/run/cofferdam/luks-header";
+
+pub(super) fn done(context: &Context, disk: &Disk) -> Result<bool, StepError> {
+    if !context.succeeds("cryptsetup", ["isLuks", "--type", "luks2", &disk.path])? {
+        return Ok(false);
+    }
+    let metadata = metadata(context, &disk.path)?;
+    Ok(tokens(&metadata).any(|token| token["type"] == TOKEN && token["site"] == context.config.site.name.as_str()))
+}
+
+pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepError> {
+    let Action::EncryptDisk { disk, tpm2, pcrs, key_derivation, escrow_recipients, escrow_directory } =
+        &context.step.action
+    else {
+        return Ok(());
+    };
+    let mut say = |text: &str| report(Progress::Note { text: text.to_owned() });
+    close(context)?;
+    let key = certs::RecoveryKey::generate()
+        .map_err(|error| StepError::Certificates { what: "recovery key", reason: error.to_string() })?;
+    let text = key.expose();
+    let secret = text.as_bytes();
+
+    say("formatting");
+    context.must("wipefs", ["--all", "--quiet", &disk.path])?;
+    let format = Command::new("cryptsetup")
+        .args(["luksFormat", "--batch-mode", "--type", "luks2", "--cipher", CIPHER])
+        .args(["--key-size".to_owned(), KEY_BITS.to_string(), "--hash".to_owned(), "sha256".to_owned()])
+        .args(["--label", "cofferdam-data"])
+        .args(derivation(*key_derivation))
+        .args(["--key-file", "-", &disk.path])
+        .stdin(secret)
+        .limit(context.limit());
+    context.host.must(&format)?;
+
+    if *tpm2 {
+        say("enrolling the TPM");
+        let pcrs = pcrs.iter().map(u8::to_string).collect::<Vec<_>>().join("+");
+        let enrol = Command::new("systemd-cryptenroll")
+            .args(["--unlock-key-file=/dev/stdin", "--tpm2-device=auto"])
+            .arg(format!("--tpm2-pcrs={pcrs}"))
+            .arg(&disk.path)
+            .stdin(secret)
+            .limit(context.limit());
+        context.host.must(&enrol)?;
+    }
+
+    say("escrowing the recovery key");
+    context.host.make_directory("/run/cofferdam".into(), 0o700)?;
+    context.host.remove(HEADER_BACKUP.into())?;
+    context
+        .must("cryptsetup", ["luksHeaderBackup", "--batch-mode", "--header-backup-file", HEADER_BACKUP, &disk.path])?;
+    let header = context.host.read(HEADER_BACKUP.into())?.unwrap_or_default();
+    context.host.remove(HEADER_BACKUP.into())?;
+    escrow::write_disk(context, &key, &header, escrow_recipients, escrow_directory.as_deref())?;
+
+    if *tpm2 {
+        say("proof: opening with the TPM");
+        context.must(SYSTEMD_CRYPTSETUP, ["attach", layout::VOLUME, &disk.path, "-", "tpm2-device=auto,headless=1"])?;
+        close(context)?;
+    }
+    say("proof: opening with the recovery key");
+    let open = Command::new("cryptsetup")
+        .args(["open", "--type", "luks2", "--key-file", "-", &disk.path, layout::VOLUME])
+        .stdin(secret)
+        .limit(context.limit());
+    context.host.must(&open)?;
+    prove_header(&metadata(context, &disk.path)?, *tpm2)?;
+
+    say("making the filesystem");
+    let device = format!("/dev/mapper/{}", layout::VOLUME);
+    context.must("mkfs.ext4", ["-q", "-F", "-L", "cofferdam", &device])?;
+    let token = json!({"type": TOKEN, "keyslots": [], "site": context.config.site.name, "proven": true});
+    let import = Command::new("cryptsetup")
+        .args(["token", "import", "--json-file", "-", &disk.path])
+        .stdin(token.to_string())
+        .limit(context.limit());
+    context.host.must(&import)?;
+    Ok(())
+}
+
+/// Closes what an earlier attempt left open.
+fn close(context: &Context) -> Result<(), StepError> {
+    if context.host.look(&Utf8Path::new("/dev/mapper").join(layout::VOLUME))?.is_some() {
+        context.must("cryptsetup", ["close", layout::VOLUME])?;
+    }
+    Ok(())
+}
+
+/// argon2id with fixed costs: a calibrated cost would differ from run to run.
+fn derivation(cost: KeyDerivation) -> Vec<String> {
+    vec![
+        "--pbkdf".to_owned(),
+        "argon2id".to_owned(),
+        "--pbkdf-memory".to_owned(),
+        cost.memory_kib.to_string(),
+        "--pbkdf-parallel".to_owned(),
+        "1".to_owned(),
+        "--pbkdf-force-iterations".to_owned(),
+        cost.iterations.to_string(),
+    ]
+}
+
+fn metadata(context: &Context, device: &str) -> Result<Value, StepError> {
+    let output = context.must("cryptsetup", ["luksDump", "--dump-json-metadata", device])?;
+    serde_json::from_slice(&output.stdout).map_err(|error| StepError::State {
+        what: format!("the LUKS2 header of {device} cannot be read: {error}"),
+        hint: "`cryptsetup luksDump` on this device tells more".to_owned(),
+    })
+}
+
+fn tokens(metadata: &Value) -> impl Iterator<Item = &Value> {
+    metadata["tokens"].as_object().into_iter().flat_map(|tokens| tokens.values())
+}
+
+/// Compares the header with the plan.
+fn prove_header(metadata: &Value, tpm2: bool) -> Result<(), StepError> {
+    let wrong = |what: String| {
+        let hint = "this disk's header is not trusted; the next attempt formats it again".to_owned();
+        Err(StepError::State { what: format!("the LUKS2 header is not as planned: {what}"), hint })
+    };
+    let segments: Vec<_> = metadata["segments"].as_object().into_iter().flat_map(|all| all.values()).collect();
+    if segments.len() != 1 || segments[0]["encryption"] != CIPHER {
+        return wrong(format!("its segments are {}", metadata["segments"]));
+    }
+    let slots: Vec<_> = metadata["keyslots"].as_object().into_iter().flat_map(|all| all.values()).collect();
+    if slots.len() != 1 + usize::from(tpm2) {
+        return wrong(format!("it has {} key slots", slots.len()));
+    }
+    if slots.iter().any(|slot| slot["key_size"] != KEY_BITS / 8) {
+        return wrong(format!("a key slot's key has not {KEY_BITS} bits"));
+    }
+    if !slots.iter().any(|slot| slot["kdf"]["type"] == "argon2id") {
+        return wrong("no key slot uses argon2id".to_owned());
+    }
+    if tpm2 != tokens(metadata).any(|token| token["type"] == "systemd-tpm2") {
+        return wrong("the TPM's token is missing".to_owned());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{json, prove_header};
+
+    #[test]
+    fn the_header_must_be_as_planned() {
+        let good = json!({
+            "segments": {"0": {"encryption": "aes-xts-plain64"}},
+            "keyslots": {"0": {"key_size": 64, "kdf": {"type": "argon2id"}}, "1": {"key_size": 64, "kdf": {"type": "pbkdf2"}}},
+            "tokens": {"0": {"type": "systemd-tpm2"}},
+        });
+        prove_header(&good, true).unwrap();
+        assert!(prove_header(&good, false).is_err());
+        for (pointer, value) in [
+            ("/segments/0/encryption", json!("aes-cbc-essiv:sha256")),
+            ("/keyslots/0/key_size", json!(32)),
+            ("/keyslots/0/kdf/type", json!("pbkdf2")),
+            ("/tokens/0/type", json!("clevis")),
+            ("/keyslots", json!({})),
+            ("/segments", json!({})),
+        ] {
+            let mut header = good.clone();
+            *header.pointer_mut(pointer).unwrap() = value;
+            assert!(prove_header(&header, true).is_err(), "{pointer}");
+        }
+    }
+}

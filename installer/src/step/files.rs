@@ -1,0 +1,50 @@
+//! `pack.files:NAME`: the files of a pack at their places on the host, taken from the registry's store. Done when each
+//! has the content and mode that the signed index says.
+
+use super::{Context, Report, StepError, blob_path, mode};
+use crate::engine::event::Progress;
+use crate::host::{EntryKind, HostExt};
+
+pub(super) fn done(context: &Context, pack: &str) -> Result<bool, StepError> {
+    for file in &context.pack(pack)?.files {
+        for target in &file.install {
+            let path = target.path.as_str().into();
+            let mode = mode(&target.mode)?;
+            let is_there = if file.template {
+                // The store may not hold the pack yet.
+                context.host.look(&blob_path(&file.digest))?.is_some()
+                    && context.host.holds(path, context.rendered(&file.digest, file.size, true)?.as_bytes(), mode)?
+            } else {
+                context
+                    .host
+                    .look(path)?
+                    .is_some_and(|entry| entry.kind == EntryKind::File && entry.size == file.size && entry.mode == mode)
+                    && context.host.digest(path)? == Some(file.digest)
+            };
+            if !is_there {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+pub(super) fn run(context: &Context, pack: &str, report: &mut Report) -> Result<(), StepError> {
+    let pack = context.pack(pack)?;
+    let total = pack.files.iter().map(|file| file.install.len()).sum();
+    let mut done = 0;
+    for file in &pack.files {
+        for target in &file.install {
+            report(Progress::Items { done, total, item: target.path.clone() });
+            let (path, mode) = (target.path.as_str().into(), mode(&target.mode)?);
+            if file.template {
+                let text = context.rendered(&file.digest, file.size, true)?;
+                context.host.ensure(path, text.as_bytes(), mode)?;
+            } else {
+                context.host.copy(&blob_path(&file.digest), path, mode, Some(&file.digest))?;
+            }
+            done += 1;
+        }
+    }
+    Ok(())
+}

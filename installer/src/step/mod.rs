@@ -1,0 +1,282 @@
+//! The steps: what each [`Action`] of a plan does on a host.
+//!
+//! Invariant: `done` only looks; `run` may be cut off anywhere and run again. Each step's file says how it knows that it
+//! is done. Called by `engine/`.
+
+mod bundle_load;
+mod certificates;
+mod cluster;
+mod data;
+mod disk;
+mod escrow;
+mod files;
+mod host;
+mod kubeadm;
+mod pack;
+mod record;
+mod registry;
+mod rehearsal;
+mod runtime;
+
+use std::time::Duration;
+
+use bundle::index::{Index, Pack};
+use bundle::oci::Digest;
+use camino::{Utf8Path, Utf8PathBuf};
+use zeroize::Zeroizing;
+
+use crate::config::InstallConfig;
+use crate::engine::Engine;
+use crate::engine::event::Progress;
+use crate::host::{Command, Host, HostError, HostExt, Output};
+use crate::layout;
+use crate::plan::{Action, Plan, Step};
+
+pub use kubeadm::render_kubeadm_config;
+pub use record::{PackState, State};
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// An effect failed.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Keys, certificates or the escrow.
+    #[error("{what}: {reason}")]
+    Certificates {
+        /// What was made or read.
+        what: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// Something on the host is not as the plan says.
+    #[error("{what}")]
+    State {
+        /// What was found, and what was expected.
+        what: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Something did not become true in time.
+    #[error("{what} after {seconds} s; last seen: {last}")]
+    Waited {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        seconds: u64,
+        /// The last thing seen.
+        last: String,
+    },
+    /// The bundle was not trusted when it was loaded.
+    #[error("the bundle was refused: {reason}")]
+    Bundle {
+        /// What `bundle load` said.
+        reason: String,
+    },
+}
+
+impl StepError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::State { hint, .. } => Some(hint.clone()),
+            Self::Bundle { .. } => {
+                Some("carry the bundle in again and compare `cofferdam bundle verify` at both ends".to_owned())
+            }
+            Self::Waited { .. } => Some("`journalctl -u kubelet -u containerd` on this host tells more".to_owned()),
+            Self::Host(_) | Self::Certificates { .. } => None,
+        }
+    }
+
+    /// Whether another attempt may help; a refused bundle stays refused, lost power is lost.
+    pub fn can_be_retried(&self) -> bool {
+        !matches!(self, Self::Bundle { .. } | Self::Host(HostError::PowerLost | HostError::Digest { .. }))
+    }
+}
+
+/// A step with all it needs.
+pub struct Context<'a> {
+    host: &'a dyn Host,
+    config: &'a InstallConfig,
+    plan: &'a Plan,
+    index: &'a Index,
+    signed_index: (&'a [u8], &'a [u8]),
+    step: &'a Step,
+}
+
+type Report<'a> = dyn FnMut(Progress) + 'a;
+
+impl<'a> Context<'a> {
+    pub(crate) fn new(engine: &Engine<'a>, step: &'a Step) -> Self {
+        Self {
+            host: engine.host,
+            config: engine.config,
+            plan: engine.plan,
+            index: engine.index,
+            signed_index: engine.signed_index,
+            step,
+        }
+    }
+
+    /// Whether nothing is left to do.
+    pub fn done(&self) -> Result<bool, StepError> {
+        match &self.step.action {
+            Action::PrepareHost { modules, sysctls } => host::done(self, modules, sysctls),
+            Action::EncryptDisk { disk, .. } => disk::done(self, disk),
+            Action::MountData { volume } => data::mounted(self, *volume),
+            Action::BindState => data::bound(self),
+            Action::IssueCertificates { .. } => certificates::done(self),
+            Action::LoadBundle { .. } => bundle_load::done(self),
+            Action::StartRegistry { .. } => registry::done(self),
+            Action::InstallFiles { pack } => files::done(self, pack),
+            Action::ConfigureRuntime { sandbox_image, mirror } => runtime::done(self, sandbox_image, mirror),
+            Action::PullImages { images } => runtime::pulled(self, images),
+            Action::ConfigureKubernetes { .. } => kubeadm::configured(self),
+            Action::KubeadmPhase { proof, .. } => kubeadm::phase_done(self, proof),
+            Action::WaitForApi => cluster::api_ready(self),
+            Action::WaitForNode => cluster::node_ready(self),
+            Action::ApplyPack { .. } | Action::Rehearse { .. } => Ok(false),
+            Action::SealEscrow { recipients, .. } => escrow::done(self, recipients),
+            Action::RecordSite => record::done(self),
+        }
+    }
+
+    /// Does it.
+    pub fn run(&self, report: &mut Report) -> Result<(), StepError> {
+        match &self.step.action {
+            Action::PrepareHost { modules, sysctls } => host::run(self, modules, sysctls),
+            Action::EncryptDisk { .. } => disk::run(self, report),
+            Action::MountData { volume } => data::mount(self, *volume),
+            Action::BindState => data::bind(self),
+            Action::IssueCertificates { algorithm, server, names } => certificates::run(self, algorithm, server, names),
+            Action::LoadBundle { path, bytes } => bundle_load::run(self, path, *bytes, report),
+            Action::StartRegistry { address } => registry::run(self, *address),
+            Action::InstallFiles { pack } => files::run(self, pack, report),
+            Action::ConfigureRuntime { sandbox_image, mirror } => runtime::run(self, sandbox_image, mirror),
+            Action::PullImages { images } => runtime::pull(self, images, report),
+            Action::ConfigureKubernetes { .. } => kubeadm::configure(self),
+            Action::KubeadmPhase { phase, .. } => kubeadm::phase(self, phase, report),
+            Action::WaitForApi => cluster::wait_for_api(self, report),
+            Action::WaitForNode => cluster::wait_for_node(self, report),
+            Action::ApplyPack { pack } => pack::run(self, pack, report),
+            Action::Rehearse { image, workload } => rehearsal::run(self, image, *workload),
+            Action::SealEscrow { recipients, directory } => escrow::run(self, recipients, directory.as_deref()),
+            Action::RecordSite => record::run(self),
+        }
+    }
+
+    /// The step's limit; a day for those that watch over their own progress.
+    fn limit(&self) -> Duration {
+        Duration::from_secs(if self.step.limit == 0 { 86_400 } else { self.step.limit })
+    }
+
+    fn must<I: IntoIterator<Item = S>, S: Into<String>>(
+        &self,
+        program: &str,
+        arguments: I,
+    ) -> Result<Output, StepError> {
+        Ok(self.host.must(&Command::new(program).args(arguments).limit(self.limit()))?)
+    }
+
+    fn succeeds<I: IntoIterator<Item = S>, S: Into<String>>(
+        &self,
+        program: &str,
+        arguments: I,
+    ) -> Result<bool, StepError> {
+        Ok(self.host.run(&Command::new(program).args(arguments), &mut |_| {})?.success())
+    }
+
+    /// `kubectl` as the cluster's administrator.
+    fn kubectl<I: IntoIterator<Item = S>, S: Into<String>>(&self, arguments: I) -> Command {
+        Command::new("kubectl")
+            .arg(format!("--kubeconfig={}", layout::ADMIN_KUBECONFIG))
+            .args(arguments)
+            .limit(self.limit())
+    }
+
+    fn pack(&self, name: &str) -> Result<&'a Pack, StepError> {
+        self.index.pack(name).ok_or_else(|| StepError::State {
+            what: format!("the plan names the pack {name}, which the bundle does not have"),
+            hint: "the plan belongs to another bundle; start the installation again".to_owned(),
+        })
+    }
+
+    /// Asks again and again until the answer is true or the step's limit is over.
+    fn wait(
+        &self,
+        what: &str,
+        report: &mut Report,
+        mut ask: impl FnMut(&Self) -> Result<Result<(), String>, StepError>,
+    ) -> Result<(), StepError> {
+        let start = self.host.now();
+        let mut told = String::new();
+        loop {
+            let last = match ask(self)? {
+                Ok(()) => return Ok(()),
+                Err(last) => last,
+            };
+            if last != told {
+                report(Progress::Note { text: last.clone() });
+                told.clone_from(&last);
+            }
+            let waited = self.host.now().duration_since(start).as_secs().unsigned_abs();
+            if waited >= self.limit().as_secs() {
+                return Err(StepError::Waited { what: what.to_owned(), seconds: waited, last });
+            }
+            self.host.pause(Duration::from_secs(1));
+        }
+    }
+
+    /// The text of a manifest or file of a pack, from the registry's store, variables replaced.
+    fn rendered(&self, digest: &Digest, size: u64, template: bool) -> Result<Zeroizing<String>, StepError> {
+        let path = blob_path(digest);
+        let text = self.host.read_text(&path)?.ok_or_else(|| StepError::State {
+            what: format!("the store lacks the blob {digest} ({size} bytes)"),
+            hint: "`cofferdam registry fsck` tells what else is missing".to_owned(),
+        })?;
+        if Digest::sha256_of(text.as_bytes()) != *digest {
+            return Err(HostError::Digest {
+                path,
+                expected: digest.to_string(),
+                found: Digest::sha256_of(text.as_bytes()).to_string(),
+            }
+            .into());
+        }
+        if !template {
+            return Ok(text);
+        }
+        bundle::template::render(&text, &mut |name| self.variable(name)).map(Zeroizing::new).map_err(|error| {
+            StepError::State {
+                what: format!("template {digest}: {error}"),
+                hint: "the bundle needs mending".to_owned(),
+            }
+        })
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        Some(match name {
+            "fqdn" => self.config.site.fqdn.clone(),
+            "vip" => self.config.site.vip.map(|vip| vip.to_string()).unwrap_or_default(),
+            "pod-cidr" => self.config.cluster.pod_cidr.clone(),
+            "service-cidr" => self.config.cluster.service_cidr.clone(),
+            "node-name" => self.config.node.name.clone(),
+            "node-ip" => self.config.node.address.to_string(),
+            "cluster-name" => self.config.site.name.clone(),
+            _ => return None,
+        })
+    }
+}
+
+/// Where the registry's store keeps a blob.
+fn blob_path(digest: &Digest) -> Utf8PathBuf {
+    let hex = digest.hex();
+    Utf8Path::new(layout::STORE).join("blobs").join(digest.algorithm().name()).join(&hex[..2]).join(hex)
+}
+
+/// Permission bits from a pack's text, for example `0755`.
+fn mode(text: &str) -> Result<u32, StepError> {
+    u32::from_str_radix(text, 8).ok().filter(|mode| mode & !0o777 == 0).ok_or_else(|| StepError::State {
+        what: format!("{text:?} are no permission bits"),
+        hint: "the bundle needs mending".to_owned(),
+    })
+}

@@ -1,0 +1,113 @@
+//! `site.record`: the state of the finished site, for `status`, for upgrades, and so that a second installation on this
+//! host is refused. Done when it is there and names this plan's index.
+
+use serde::{Deserialize, Serialize};
+
+use super::certificates::entry;
+use super::{Context, StepError};
+use crate::config::Encryption;
+use crate::host::{Host, HostError, HostExt};
+use crate::layout;
+use crate::plan::{Action, Plan};
+
+/// An installed site (`/var/lib/cofferdam/state.json`). It holds no secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct State {
+    /// Always 1.
+    pub schema_version: u32,
+    /// Name of the site.
+    pub site: String,
+    /// Its FQDN.
+    pub fqdn: String,
+    /// This node.
+    pub node: String,
+    /// When it was finished, RFC 3339.
+    pub installed: String,
+    /// The bundle's name.
+    pub bundle: String,
+    /// The bundle's version.
+    pub version: String,
+    /// SHA-256 of the bundle's signed index.
+    pub index: String,
+    /// `luks2`, or `none` because the configuration said so with its token.
+    pub encryption: String,
+    /// The disk of the data volume.
+    pub disk: Option<String>,
+    /// SHA-256 fingerprint of the site CA.
+    pub ca_fingerprint: String,
+    /// Failing checks that the configuration accepted.
+    pub accepted: Vec<String>,
+    /// Installed packs.
+    pub packs: Vec<PackState>,
+}
+
+/// An installed pack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackState {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+impl State {
+    /// The state of a host; `None` when no site is installed on it.
+    pub fn read(host: &dyn Host) -> Result<Option<Self>, HostError> {
+        let Some(text) = host.read_text(layout::STATE.into())? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|error| HostError::File {
+            action: "understand",
+            path: layout::STATE.into(),
+            source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
+        })
+    }
+}
+
+pub(super) fn done(context: &Context) -> Result<bool, StepError> {
+    Ok(State::read(context.host)?.is_some_and(|state| state.index == context.plan.index))
+}
+
+pub(super) fn run(context: &Context) -> Result<(), StepError> {
+    let config = context.config;
+    let authority = context.host.read_text(&entry("site-ca.crt"))?.unwrap_or_default();
+    let inspected = certs::inspect("site CA", &authority)
+        .map_err(|error| StepError::Certificates { what: "site CA", reason: error.to_string() })?;
+    let state = State {
+        schema_version: 1,
+        site: config.site.name.clone(),
+        fqdn: config.site.fqdn.clone(),
+        node: config.node.name.clone(),
+        installed: context.host.now().to_string(),
+        bundle: context.index.name.clone(),
+        version: context.index.version.clone(),
+        index: context.plan.index.clone(),
+        encryption: match config.storage.encryption {
+            Encryption::Luks2 { .. } => "luks2".to_owned(),
+            Encryption::None { .. } => "none".to_owned(),
+        },
+        disk: disk(context.plan),
+        ca_fingerprint: inspected.first().map(|certificate| certificate.sha256.to_string()).unwrap_or_default(),
+        accepted: config.accept.clone(),
+        packs: context
+            .index
+            .packs
+            .iter()
+            .filter(|pack| is_installed(context.plan, &pack.name))
+            .map(|pack| PackState { name: pack.name.clone(), version: pack.version.clone() })
+            .collect(),
+    };
+    let text = serde_json::to_string_pretty(&state)
+        .map_err(|error| StepError::State { what: error.to_string(), hint: "report this as a bug".to_owned() })?;
+    Ok(context.host.write(layout::STATE.into(), format!("{text}\n").as_bytes(), 0o644)?)
+}
+
+fn disk(plan: &Plan) -> Option<String> {
+    plan.destroys.first().map(|disk| disk.path.clone())
+}
+
+/// A pack is installed when a step of the plan dealt with it; the Kubernetes pack always.
+fn is_installed(plan: &Plan, name: &str) -> bool {
+    plan.steps
+        .iter()
+        .any(|step| matches!(&step.action, Action::InstallFiles { pack } | Action::ApplyPack { pack } if pack == name))
+}
