@@ -1,1 +1,5 @@
+//! The test beds and peers of the whole-product tests: real hosts, real virtual machines, real Kubernetes.
+//!
+//! Called by the tests in `tests/tests`, the demo and the benches; no part of the product uses it.
 
+pub mod fast_host;
