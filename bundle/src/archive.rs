@@ -8,6 +8,7 @@ use crate::oci::Digest;
 
 /// Tar's block.
 pub(crate) const BLOCK: u64 = 512;
+const HEADER: usize = 512;
 /// Two zero blocks end an archive; they stand in the last member's frame.
 pub(crate) const END: u64 = 2 * BLOCK;
 
@@ -38,18 +39,18 @@ const NAME: usize = 100;
 
 /// The header of a member: one block, or three when the name is longer than 100 bytes.
 pub(crate) fn header(name: &str, size: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(BLOCK as usize);
+    let mut bytes = Vec::with_capacity(HEADER);
     if name.len() > NAME {
         bytes.extend_from_slice(&block("././@LongLink", name.len() as u64 + 1, b'L'));
         bytes.extend_from_slice(name.as_bytes());
-        bytes.resize(2 * BLOCK as usize, 0);
+        bytes.resize(2 * HEADER, 0);
     }
     bytes.extend_from_slice(&block(name.get(..NAME).unwrap_or(name), size, b'0'));
     bytes
 }
 
-fn block(name: &str, size: u64, kind: u8) -> [u8; BLOCK as usize] {
-    let mut block = [0; BLOCK as usize];
+fn block(name: &str, size: u64, kind: u8) -> [u8; HEADER] {
+    let mut block = [0; HEADER];
     let mut put = |at: usize, bytes: &[u8]| {
         block.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = *from);
     };
@@ -68,7 +69,7 @@ fn block(name: &str, size: u64, kind: u8) -> [u8; BLOCK as usize] {
     put(156, &[kind]);
     put(257, b"ustar\x0000");
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
-    block.iter_mut().skip(148).zip(format!("{sum:06o}\0 ").as_bytes()).for_each(|(to, from)| *to = *from);
+    block.iter_mut().skip(148).zip(format!("{sum:07o}\0").as_bytes()).for_each(|(to, from)| *to = *from);
     block
 }
 
@@ -99,6 +100,21 @@ mod tests {
             assert_eq!(entry.size(), size);
             assert_eq!(entry.header().mode().unwrap(), 0o644);
             assert_eq!(entry.header().mtime().unwrap(), 0);
+        }
+    }
+
+    #[test]
+    fn headers_are_those_of_the_tar_crate() {
+        for size in [0, 511, (1 << 33) - 1, 1 << 33, 300 << 30, u64::from(u32::MAX) << 20] {
+            let mut expected = tar::Header::new_ustar();
+            expected.set_path("oci-layout").unwrap();
+            expected.set_mode(0o644);
+            expected.set_uid(0);
+            expected.set_gid(0);
+            expected.set_size(size);
+            expected.set_entry_type(tar::EntryType::Regular);
+            expected.set_cksum();
+            assert_eq!(header("oci-layout", size), expected.as_bytes(), "{size}");
         }
     }
 

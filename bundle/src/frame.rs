@@ -16,7 +16,7 @@ use crate::oci::{Algorithm, Digest, Hasher};
 pub(crate) const WINDOW_LOG: u32 = 23;
 /// Compression level of packed frames.
 const LEVEL: i32 = 10;
-/// Content bytes of one raw block, the most that RFC 8878 allows ("Block_Maximum_Size").
+/// Content bytes of one raw block, the most that RFC 8878 allows (section 3.1.1.2.4).
 const RAW_BLOCK: usize = 128 * 1024;
 /// Chunk for compressing and decompressing.
 pub(crate) const CHUNK: usize = 256 * 1024;

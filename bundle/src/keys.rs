@@ -27,15 +27,23 @@ pub const PUBLIC_KEY_FILE: &str = "signing.pub";
 pub(crate) const UNTRUSTED_COMMENT: &str = "cofferdam bundle signature";
 /// Key files are a few lines.
 const KEY_FILE_LIMIT: u64 = 16 * 1024;
+const SECRET_KEY_LENGTH: usize = 158;
 const PREHASHED: &[u8; 2] = b"ED";
 
-/// minisign's key id: eight random bytes made with the key; prints as minisign prints it, 16 upper-case hex digits.
+/// minisign's key id: eight random bytes made with the key; prints as minisign prints it: the bytes as a little-endian
+/// number in upper-case hex, leading zeros left out.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyId([u8; 8]);
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016X}", u64::from_le_bytes(self.0))
+        write!(f, "{:X}", u64::from_le_bytes(self.0))
+    }
+}
+
+impl serde::Serialize for KeyId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -78,7 +86,7 @@ pub fn keygen(directory: &Utf8Path, password: Option<&Zeroizing<String>>) -> Res
         .to_box(Some(&format!("cofferdam {kind}")))
         .map_err(|error| key_error(&secret, error))?
         .into_string();
-    let public_text = pair.pk.to_box().map_err(|error| key_error(&public, error))?.into_string();
+    let public_text = format!("untrusted comment: minisign public key {}\n{}\n", KeyId(id), pair.pk.to_base64());
 
     fs::create_dir_all(directory).map_err(|error| Error::io(format!("create {directory}"), error))?;
     write_new(&secret, 0o600, Zeroizing::new(text).as_bytes())?;
@@ -131,15 +139,19 @@ impl SigningKey {
         // checksum (32).
         let line = text.lines().nth(1).unwrap_or_default();
         let raw = Zeroizing::new(STANDARD.decode(line).map_err(|_| key_error(path, "it is not a minisign key"))?);
-        let is_encrypted = raw.get(2..4).is_some_and(|kdf| kdf != [0, 0]);
-        let secret_box = minisign::SecretKeyBox::from_string(&text).map_err(|error| key_error(path, error))?;
-        let secret = match (is_encrypted, password) {
-            (false, _) => secret_box.into_unencrypted_secret_key(),
-            (true, Some(password)) => secret_box.into_secret_key(Some(password.to_string())),
-            (true, None) => return Err(key_error(path, "it is encrypted and no password was given")),
+        if raw.len() != SECRET_KEY_LENGTH || !raw.starts_with(b"Ed") {
+            return Err(key_error(path, "it is not a minisign secret key"));
         }
-        .map_err(|error| key_error(path, error))?;
-        let raw = Zeroizing::new(secret.to_bytes());
+        let is_encrypted = raw.get(2..4).is_some_and(|kdf| kdf != [0, 0]);
+        let raw = match (is_encrypted, password) {
+            // minisign's own `-W` leaves the checksum empty; the two halves of the key are checked below anyway.
+            (false, _) => raw,
+            (true, Some(password)) => minisign::SecretKeyBox::from_string(&text)
+                .and_then(|secret| secret.into_secret_key(Some(password.to_string())))
+                .map(|secret| Zeroizing::new(secret.to_bytes()))
+                .map_err(|error| key_error(path, error))?,
+            (true, None) => return Err(key_error(path, "it is encrypted and no password was given")),
+        };
         let field = |range: std::ops::Range<usize>| raw.get(range).unwrap_or_default();
         let pair = Ed25519KeyPair::from_seed_and_public_key(field(62..94), field(94..126))
             .map_err(|_| key_error(path, "secret and public part do not fit each other"))?;
@@ -167,7 +179,7 @@ impl SigningKey {
 #[derive(Debug, Clone)]
 pub struct Signature {
     key_id: KeyId,
-    signature: Vec<u8>,
+    bytes: Vec<u8>,
     untrusted_comment: String,
     trusted_comment: String,
     global: Vec<u8>,
@@ -196,7 +208,7 @@ impl Signature {
         let (id, signature) = rest.split_first_chunk::<8>().ok_or(fail("it has the wrong length"))?;
         Ok(Self {
             key_id: KeyId(*id),
-            signature: signature.to_vec(),
+            bytes: signature.to_vec(),
             untrusted_comment: untrusted.to_owned(),
             trusted_comment: trusted.to_owned(),
             global,
@@ -268,10 +280,10 @@ impl TrustedKeys {
             return Err(Distrust::ForeignKey { signed_by: signature.key_id, trusted: self.ids() });
         }
         let hash = Blake2b512::digest(message);
-        let covered = [signature.signature.as_slice(), signature.trusted_comment.as_bytes()].concat();
+        let covered = [signature.bytes.as_slice(), signature.trusted_comment.as_bytes()].concat();
         let fits = |key: &[u8; 32]| {
             let key = UnparsedPublicKey::new(&ED25519, key);
-            key.verify(&hash, &signature.signature).is_ok() && key.verify(&covered, &signature.global).is_ok()
+            key.verify(&hash, &signature.bytes).is_ok() && key.verify(&covered, &signature.global).is_ok()
         };
         if candidates.any(|(_, key)| fits(key)) {
             Ok(signature.key_id)
@@ -315,6 +327,14 @@ mod tests {
         let foreign = TrustedKeys::load(&[keygen(&elsewhere, None).unwrap().public]).unwrap();
         assert!(matches!(foreign.verify(b"message", &signature), Err(Distrust::ForeignKey { .. })));
         assert!(matches!(TrustedKeys::default().verify(b"message", &signature), Err(Distrust::ForeignKey { .. })));
+    }
+
+    #[test]
+    fn an_id_prints_as_minisign_prints_it() {
+        // `minisign -G` wrote "7EA64BA51A4C7734" for the first of these; it leaves leading zeros out.
+        let id = KeyId([0x34, 0x77, 0x4c, 0x1a, 0xa5, 0x4b, 0xa6, 0x7e]);
+        assert_eq!(id.to_string(), "7EA64BA51A4C7734");
+        assert_eq!(KeyId([1, 0, 0, 0, 0, 0, 0, 0x02]).to_string(), "200000000000001");
     }
 
     #[test]

@@ -93,7 +93,6 @@ pub struct LoadReport {
     /// The bundle's version.
     pub version: String,
     /// Id of the key that signed it.
-    #[serde(serialize_with = "as_text")]
     pub key_id: KeyId,
     /// Bytes of the stream.
     pub bytes_read: u64,
@@ -109,10 +108,6 @@ pub struct LoadReport {
     pub images: u64,
     /// Packs in the bundle.
     pub packs: u64,
-}
-
-fn as_text<S: serde::Serializer>(id: &KeyId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
 }
 
 /// Loads a bundle into a sink: one forward pass, bounded memory, nothing published unless all of it was verified and
@@ -170,16 +165,13 @@ pub fn load(
         if needs_content {
             proof.observe(&blob.digest, &captured)?;
         }
-        match writer {
-            Some(writer) => {
-                writer.commit()?;
-                report.bytes_written += counted;
-                report.blobs_written += 1;
-            }
-            None => {
-                report.bytes_skipped += counted;
-                report.blobs_skipped += 1;
-            }
+        if let Some(writer) = writer {
+            writer.commit()?;
+            report.bytes_written += counted;
+            report.blobs_written += 1;
+        } else {
+            report.bytes_skipped += counted;
+            report.blobs_skipped += 1;
         }
     }
     reader.finish()?;

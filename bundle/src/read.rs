@@ -257,11 +257,11 @@ fn read_zeros<R: Read>(frame: &mut Frame<'_, R>, count: u64) -> Result<(), Frame
 fn read_head_member<R: Read>(stream: &mut Stream<R>, name: &str, limit: u64) -> Result<Vec<u8>, Error> {
     let mut read = || {
         let (mut frame, content) = Frame::stored_up_to(stream, limit + 2 * BLOCK)?;
-        let mut header = vec![0; BLOCK as usize];
+        let mut header = [0; 512];
         frame.read(&mut header)?;
         let size = archive::stated_size(&header).filter(|size| *size <= limit);
         let Some(size) = size.filter(|size| {
-            header == archive::header(name, *size) && content == archive::member_size(name, *size, false)
+            archive::header(name, *size) == header && content == archive::member_size(name, *size, false)
         }) else {
             return Err(FrameError::Malformed("its tar header is not the one of a bundle".to_owned()));
         };

@@ -46,7 +46,9 @@ fn walk(value: &Value, role: Role, found: &mut Vec<String>) {
         }
         Value::Sequence(elements) => {
             let role = if role == Role::Container { role } else { Role::Element };
-            elements.iter().for_each(|element| walk(element, role, found));
+            for element in elements {
+                walk(element, role, found);
+            }
         }
         Value::Tagged(tagged) => walk(&tagged.value, role, found),
         _ => {}

@@ -16,7 +16,7 @@ use crate::index::{Image, Pack, PackDescriptor};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, ImageIndex, ImageManifest, Platform, Reference, media_type};
 use crate::read::{MANIFEST_LIMIT, YAML_LIMIT};
 use crate::source::registry::Registry;
-use crate::source::{Place, SourceBlob, refuse, resolve};
+use crate::source::{Place, SourceBlob, Wanted, refuse, resolve};
 use crate::template;
 
 const REFERENCE_NAME: &str = "org.opencontainers.image.ref.name";
@@ -138,7 +138,8 @@ fn add_image(
     let mut tick = |what: &str, bytes_done, bytes_total| {
         progress(&Progress { stage: Stage::Gather, what, bytes_done, bytes_total });
     };
-    let image = resolve(&what, source, &definition.directory, definition.architecture, registry, &mut tick)?;
+    let wanted = Wanted { architecture: definition.architecture, pinned: reference.digest() };
+    let image = resolve(&what, source, &definition.directory, wanted, registry, &mut tick)?;
     let descriptor = image.manifest.descriptor();
     if reference.digest().is_some_and(|digest| digest != descriptor.digest) {
         let why = format!("its manifest for {} is {}", definition.architecture, descriptor.digest);

@@ -169,19 +169,16 @@ pub(super) fn write(
             bytes_done += count;
             progress(&Progress { stage: Stage::Write, what: &blob.owner, bytes_done, bytes_total });
         };
-        match spool.frames.get(&blob.digest) {
-            Some((offset, packed)) => {
-                spooled.seek(SeekFrom::Start(*offset)).map_err(fail)?;
-                let copied = io::copy(&mut Read::by_ref(&mut spooled).take(packed.size), &mut file).map_err(fail)?;
-                if copied != packed.size {
-                    return Err(fail(io::ErrorKind::UnexpectedEof.into()));
-                }
-                count(copied);
+        if let Some((offset, packed)) = spool.frames.get(&blob.digest) {
+            spooled.seek(SeekFrom::Start(*offset)).map_err(fail)?;
+            let copied = io::copy(&mut Read::by_ref(&mut spooled).take(packed.size), &mut file).map_err(fail)?;
+            if copied != packed.size {
+                return Err(fail(io::ErrorKind::UnexpectedEof.into()));
             }
-            None => {
-                let name = archive::blob_name(&blob.digest);
-                write_stored(&mut file, &name, blob, at + 1 == gathered.blobs.len(), output, &mut count)?;
-            }
+            count(copied);
+        } else {
+            let name = archive::blob_name(&blob.digest);
+            write_stored(&mut file, &name, blob, at + 1 == gathered.blobs.len(), output, &mut count)?;
         }
     }
     file.flush().map_err(fail)?;

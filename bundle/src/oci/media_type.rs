@@ -40,6 +40,17 @@ pub fn is_manifest_list(media_type: &str) -> bool {
     matches!(media_type, OCI_INDEX | DOCKER_MANIFEST_LIST)
 }
 
+/// The OCI media type that stands for the same content as one of Docker's, or is one of OCI already.
+pub fn oci_for_docker(media_type: &str) -> Option<&'static str> {
+    Some(match media_type {
+        "application/vnd.docker.container.image.v1+json" | OCI_CONFIG => OCI_CONFIG,
+        "application/vnd.docker.image.rootfs.diff.tar.gzip" | OCI_LAYER_GZIP => OCI_LAYER_GZIP,
+        "application/vnd.docker.image.rootfs.diff.tar.zstd" | OCI_LAYER_ZSTD => OCI_LAYER_ZSTD,
+        "application/vnd.docker.image.rootfs.diff.tar" | OCI_LAYER => OCI_LAYER,
+        _ => return None,
+    })
+}
+
 /// Whether it says itself that the content is compressed already.
 pub fn is_compressed(media_type: &str) -> bool {
     media_type.ends_with("gzip") || media_type.ends_with("zstd")

@@ -9,6 +9,7 @@ mod docker;
 mod layout;
 pub(crate) mod registry;
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::sync::Arc;
@@ -125,7 +126,7 @@ impl SourceBlob {
     }
 }
 
-pub(crate) fn refuse(what: &str, source_name: &str, why: impl ToString) -> Error {
+pub(crate) fn refuse(what: &str, source_name: &str, why: impl fmt::Display) -> Error {
     Error::Source { what: what.to_owned(), source_name: source_name.to_owned(), why: why.to_string() }
 }
 
@@ -180,12 +181,21 @@ fn split_at_file(text: &str, directory: &Utf8Path) -> Option<(Utf8PathBuf, Optio
     })
 }
 
+/// What a source is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wanted {
+    /// Chosen from multi-architecture sources.
+    pub(crate) architecture: Architecture,
+    /// The digest that the image's name is pinned to. Such a manifest is kept as it is, also a Docker one.
+    pub(crate) pinned: Option<Digest>,
+}
+
 /// Finds an image and everything it is made of. `what` names it in errors.
 pub(crate) fn resolve(
     what: &str,
     source: &str,
     directory: &Utf8Path,
-    architecture: Architecture,
+    wanted: Wanted,
     registry: &mut Registry,
     tick: &mut dyn FnMut(&str, u64, u64),
 ) -> Result<SourceImage, Error> {
@@ -194,23 +204,23 @@ pub(crate) fn resolve(
         ImageSource::Layout(path, tag) => {
             let mut layout = LayoutDirectory::new(path);
             let entry = choose(&layout.index().map_err(fail)?, tag.as_deref()).map_err(fail)?;
-            from_entry(what, source, entry, architecture, &mut layout)
+            from_entry(what, source, entry, wanted, &mut layout)
         }
         ImageSource::OciArchive(path, tag) => {
             let mut archive = ArchiveFile::open(path).map_err(fail)?;
             let bytes = archive.small_file("index.json").map_err(fail)?;
             let index: ImageIndex = serde_json::from_slice(&bytes).map_err(|error| fail(format!("index.json: {error}")))?;
             let entry = choose(&index, tag.as_deref()).map_err(fail)?;
-            from_entry(what, source, entry, architecture, &mut archive)
+            from_entry(what, source, entry, wanted, &mut archive)
         }
         ImageSource::DockerArchive(path, name) => {
             let archive = DockerArchive::open(path, name.as_deref()).map_err(fail)?;
             let (entry, mut blobs) = archive.convert(what).map_err(fail)?;
-            from_entry(what, source, entry, architecture, &mut blobs)
+            from_entry(what, source, entry, wanted, &mut blobs)
         }
         ImageSource::Registry(reference) => {
             let (entry, mut puller) = registry.open(&reference, tick)?;
-            from_entry(what, source, entry, architecture, &mut puller)
+            from_entry(what, source, entry, wanted, &mut puller)
         }
     }
 }
@@ -241,9 +251,10 @@ fn from_entry(
     what: &str,
     source: &str,
     mut entry: Descriptor,
-    architecture: Architecture,
+    wanted: Wanted,
     blobs: &mut dyn BlobSource,
 ) -> Result<SourceImage, Error> {
+    let architecture = wanted.architecture;
     let fail = |why: String| refuse(what, source, why);
     let mut blob = |descriptor: &Descriptor, is_manifest: bool| {
         let place = blobs.place(descriptor, is_manifest)?;
@@ -275,9 +286,30 @@ fn from_entry(
             )));
         }
         let layers = manifest.layers.iter().map(|layer| blob(layer, false)).collect::<Result<_, _>>()?;
-        return Ok(SourceImage { manifest: found, config, layers });
+        let image = SourceImage { manifest: found, config, layers };
+        if entry.media_type == media_type::DOCKER_MANIFEST && wanted.pinned != Some(entry.digest) {
+            return to_oci(manifest, image).map_err(fail);
+        }
+        return Ok(image);
     }
     Err(fail(format!("its indexes are nested more than {DEPTH} deep")))
+}
+
+/// A Docker schema 2 image as an OCI image, because the layout must be one that any OCI tool reads. Layers and
+/// configuration stay as they are; the manifest is a function of the old one, so that it stays the same each time.
+fn to_oci(mut manifest: ImageManifest, mut image: SourceImage) -> Result<SourceImage, String> {
+    manifest.media_type = Some(media_type::OCI_MANIFEST.to_owned());
+    for (descriptor, blob) in std::iter::once((&mut manifest.config, &mut image.config))
+        .chain(manifest.layers.iter_mut().zip(&mut image.layers))
+    {
+        let converted = media_type::oci_for_docker(&descriptor.media_type)
+            .ok_or_else(|| format!("{} has the unknown media type {}", descriptor.digest, descriptor.media_type))?;
+        converted.clone_into(&mut descriptor.media_type);
+        converted.clone_into(&mut blob.media_type);
+    }
+    let bytes = serde_json::to_vec(&manifest).map_err(|error| error.to_string())?;
+    image.manifest = SourceBlob::of_bytes(media_type::OCI_MANIFEST, bytes, &image.manifest.owner);
+    Ok(image)
 }
 
 fn is_not_distributable(media_type: &str) -> bool {

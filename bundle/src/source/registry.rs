@@ -3,6 +3,7 @@
 //! digest was right, so that a blob is pulled once whatever the number of images that share it.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::net::IpAddr;
@@ -33,7 +34,8 @@ const ATTEMPTS: u32 = 3;
 /// How often progress is reported while a pull runs.
 const TICK: Duration = Duration::from_millis(100);
 /// A registry that says nothing for so long is given up.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 const ACCEPTED: [&str; 4] =
@@ -69,7 +71,7 @@ struct DockerAuth {
     auth: String,
 }
 
-fn fail(what: impl ToString, why: impl ToString) -> Error {
+fn fail(what: impl fmt::Display, why: impl fmt::Display) -> Error {
     Error::Registry { what: what.to_string(), why: why.to_string() }
 }
 
@@ -103,7 +105,6 @@ impl Registry {
         };
         if let Some(path) = &self.options.ca_file {
             let text = fs::read_to_string(path).map_err(|error| Error::io(format!("read {path}"), error))?;
-            const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
             config.extra_root_certificates = text
                 .split(BEGIN)
                 .skip(1)
@@ -138,17 +139,14 @@ impl Registry {
     /// Runs a future on a thread of its own, so that it works whether or not the caller is inside a runtime, and calls
     /// `tick` meanwhile.
     fn run<T: Send>(&mut self, future: impl Future<Output = T> + Send, tick: &mut dyn FnMut()) -> Result<T, Error> {
-        let runtime = match &self.runtime {
-            Some(runtime) => runtime,
-            None => {
-                // Fails only if the process has a provider already, which is then the same one.
-                let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()
-                    .map_err(|error| Error::io("start the network runtime", error))?;
-                self.runtime.insert(runtime)
-            }
+        let runtime = if let Some(runtime) = &self.runtime {
+            runtime
+        } else {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| Error::io("start the network runtime", error))?;
+            &*self.runtime.insert(runtime)
         };
         thread::scope(|scope| {
             let caller = thread::current();
@@ -171,7 +169,8 @@ impl Registry {
         reference: &Reference,
         tick: &'r mut dyn FnMut(&str, u64, u64),
     ) -> Result<(Descriptor, Puller<'r>), Error> {
-        // Before the first client is built: building one asks for the provider.
+        // Before the first client is built, which asks for it. Fails only if the process has a provider already, which
+        // is then the same one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let name = reference.to_string();
         let image: ClientReference = name.parse().map_err(|error| fail(&name, error))?;
@@ -180,7 +179,7 @@ impl Registry {
         if is_loopback(reference.registry()) {
             protocols.push(ClientProtocol::Http);
         }
-        let mut last = None;
+        let mut failures = Vec::new();
         for protocol in protocols {
             let client = self.client(protocol)?;
             match self.pull_manifest(&client, &image, &auth, &mut || tick(&name, 0, 0)) {
@@ -193,10 +192,10 @@ impl Registry {
                     let manifests = HashMap::from([(descriptor.digest, bytes)]);
                     return Ok((descriptor, Puller { registry: self, client, image, auth, name, manifests, tick }));
                 }
-                Err(error) => last = Some(error),
+                Err(why) => failures.push(why),
             }
         }
-        Err(last.unwrap_or_else(|| fail(&name, "there is no way to reach it")))
+        Err(fail(&name, failures.join("; over plain HTTP: ")))
     }
 
     fn pull_manifest(
@@ -205,11 +204,11 @@ impl Registry {
         image: &ClientReference,
         auth: &RegistryAuth,
         tick: &mut dyn FnMut(),
-    ) -> Result<Arc<[u8]>, Error> {
-        let pulled = self.run(client.pull_manifest_raw(image, auth, &ACCEPTED), tick)?;
-        let (bytes, _) = pulled.map_err(|error| fail(image, explain(&error)))?;
+    ) -> Result<Arc<[u8]>, String> {
+        let pulled = self.run(client.pull_manifest_raw(image, auth, &ACCEPTED), tick).map_err(|error| error.to_string())?;
+        let (bytes, _) = pulled.map_err(|error| explain(&error))?;
         if bytes.len() as u64 > MANIFEST_LIMIT {
-            return Err(fail(image, "its manifest is larger than 4 MiB"));
+            return Err("its manifest is larger than 4 MiB".to_owned());
         }
         Ok(Arc::from(bytes.as_ref()))
     }
@@ -237,7 +236,10 @@ impl BlobSource for Puller<'_> {
         let image = self.image.clone_with_digest(descriptor.digest.to_string());
         let name = self.name.clone();
         let tick = &mut *self.tick;
-        self.registry.pull_manifest(&self.client, &image, &self.auth, &mut || tick(&name, 0, 0)).map(Place::Bytes)
+        self.registry
+            .pull_manifest(&self.client, &image, &self.auth, &mut || tick(&name, 0, 0))
+            .map(Place::Bytes)
+            .map_err(|why| fail(&image, why))
     }
 }
 

@@ -88,6 +88,16 @@ impl Bench {
         layout.finish()
     }
 
+    /// Adds `multi` to the layout `images` that is there already.
+    pub fn layout_multi(&self) {
+        let path = self.path("images");
+        let before: serde_json::Value = serde_json::from_slice(&fs::read(path.join("index.json")).unwrap()).unwrap();
+        self.layout(&[]);
+        let mut after: serde_json::Value = serde_json::from_slice(&fs::read(path.join("index.json")).unwrap()).unwrap();
+        after["manifests"].as_array_mut().unwrap().extend(before["manifests"].as_array().unwrap().iter().cloned());
+        fs::write(path.join("index.json"), serde_json::to_vec(&after).unwrap()).unwrap();
+    }
+
     /// The bundle that most tests use: two packs, three images, a manifest, a template, a file.
     pub fn sample_yaml(&self) -> String {
         self.layout(&["registry.example/app:1", "pause"]);
