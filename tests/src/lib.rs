@@ -3,3 +3,4 @@
 //! Called by the tests in `tests/tests`, the demo and the benches; no part of the product uses it.
 
 pub mod fast_host;
+pub mod virtual_machine;
