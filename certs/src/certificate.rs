@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use x509_parser::{
-    extensions::GeneralName,
+    extensions::{GeneralName, KeyUsage},
     oid_registry::{
         OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_NIST_EC_P521, OID_PKCS1_RSAENCRYPTION,
         OID_PKCS1_RSASSAPSS, OID_SIG_ED25519, Oid,
@@ -146,8 +146,8 @@ impl Certificate {
             key_kind,
             signature_kind,
             // RFC 5280, section 4.2.1.3: no extension means no restriction.
-            may_sign_certificates: is_ca && key_usage.is_none_or(|usage| usage.key_cert_sign()),
-            may_sign_handshakes: key_usage.is_none_or(|usage| usage.digital_signature()),
+            may_sign_certificates: is_ca && key_usage.is_none_or(KeyUsage::key_cert_sign),
+            may_sign_handshakes: key_usage.is_none_or(KeyUsage::digital_signature),
             der,
         })
     }

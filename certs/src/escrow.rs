@@ -198,11 +198,6 @@ impl EscrowBundle {
         let failed = |reason: String| CertsError::Escrow { action: "read", reason };
         let unreadable =
             |error: serde_json::Error| failed(format!("its contents do not parse (column {})", error.column()));
-        #[derive(Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        struct Version {
-            schema_version: u32,
-        }
         let version: Version = serde_json::from_slice(json).map_err(unreadable)?;
         if version.schema_version != SCHEMA_VERSION {
             let found = version.schema_version;
@@ -210,6 +205,13 @@ impl EscrowBundle {
         }
         serde_json::from_slice(json).map_err(unreadable)
     }
+}
+
+/// The one member that each version has.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Version {
+    schema_version: u32,
 }
 
 /// Encrypts bytes to all recipients, as armored text.

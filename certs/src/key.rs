@@ -266,7 +266,7 @@ impl Drop for Signer {
 pub(crate) fn rsa_modulus(der: &PrivateKeyDer<'_>) -> Option<Vec<u8>> {
     // PKCS#8 is SEQUENCE { version, SEQUENCE { algorithm, … }, OCTET STRING { PKCS#1 } }.
     // PKCS#1 is SEQUENCE { version, modulus, … }.
-    let sequence = |der| parse_der(der).ok()?.1.content.as_sequence().ok().map(Vec::clone);
+    let sequence = |der| parse_der(der).ok()?.1.content.as_sequence().ok().cloned();
     let mut members = sequence(der.secret_der())?;
     if let PrivateKeyDer::Pkcs8(_) = der {
         let algorithm = members.get(1)?.as_sequence().ok()?.first()?.as_oid().ok()?;

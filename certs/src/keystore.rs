@@ -104,8 +104,7 @@ impl Keystore {
         let failed = |error: Errno| file_error("write", &path, error);
         let lock = self.lock()?;
         self.sweep()?;
-        let suffix: String = random_bytes::<8>()?.iter().map(|byte| format!("{byte:02x}")).collect();
-        let temporary = format!("{TEMPORARY_PREFIX}{suffix}");
+        let temporary = format!("{TEMPORARY_PREFIX}{:016x}", u64::from_ne_bytes(*random_bytes()?));
         let written = self
             .write_temporary(&temporary, secret)
             .and_then(|()| Ok(rustix::fs::renameat(&self.folder, &temporary, &self.folder, name.as_str())?))

@@ -142,16 +142,16 @@ impl fmt::Display for AdminName {
 /// What a certificate is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CertificateProfile {
-    /// The TLS server that the site shows to the world. EKU serverAuth.
+    /// The TLS server that the site shows to the world. EKU `serverAuth`.
     Server(ServerNames),
-    /// The registry: as a server, and on the host itself also by `localhost`, 127.0.0.1 and ::1.
+    /// The registry: as a server, and on the host itself also by `localhost`, `127.0.0.1` and `::1`.
     Registry(ServerNames),
-    /// A cluster node towards the registry: `O=cofferdam:nodes, CN=system:cofferdam:node:NAME`. EKU clientAuth.
+    /// A cluster node towards the registry: `O=cofferdam:nodes, CN=system:cofferdam:node:NAME`. EKU `clientAuth`.
     ///
     /// A long node name makes the common name longer than X.509 foresees, as Kubernetes' own `system:node:NAME` does;
     /// no TLS library minds.
     Node(NodeName),
-    /// An administrator towards the registry: `O=cofferdam:admins, CN=cofferdam:admin:NAME`. EKU clientAuth.
+    /// An administrator towards the registry: `O=cofferdam:admins, CN=cofferdam:admin:NAME`. EKU `clientAuth`.
     Admin(AdminName),
 }
 

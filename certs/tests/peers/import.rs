@@ -42,7 +42,7 @@ fn check(cases: Vec<Case<'_>>) {
         assert_eq!(found, expected, "{}: {:#?}", case.name, report.findings);
         let failed = expected.iter().any(|(_, severity)| *severity == FAIL);
         assert_eq!(report.certificate.is_none(), failed, "{}", case.name);
-        let text: String = report.findings.iter().map(|finding| format!("{}\n", finding.message)).collect();
+        let text: String = report.findings.iter().flat_map(|finding| [finding.message.as_str(), "\n"]).collect();
         for part in case.says {
             assert!(text.contains(part), "{}: {part:?} is not in\n{text}", case.name);
         }
@@ -51,7 +51,7 @@ fn check(cases: Vec<Case<'_>>) {
     }
 }
 
-fn case<'a>(name: &'a str, certificates: String, key: String) -> Case<'a> {
+fn case(name: &str, certificates: String, key: String) -> Case<'_> {
     Case { name, certificates, key, roots: None, now: now(), expected: Vec::new(), says: Vec::new() }
 }
 
@@ -150,7 +150,7 @@ fn names_and_uses() {
         ("another address", SERVER.replace("10.0.0.10", "10.0.0.11"), vec![("cert.vip", WARN)], "10.0.0.11"),
         (
             "common name only",
-            SERVER.lines().filter(|line| !line.starts_with("subjectAltName")).map(|line| format!("{line}\n")).collect(),
+            SERVER.lines().filter(|line| !line.starts_with("subjectAltName")).flat_map(|line| [line, "\n"]).collect(),
             vec![("cert.san", FAIL), ("cert.vip", WARN), ("cert.short-name", WARN)],
             "no subject alternative name",
         ),
@@ -178,7 +178,7 @@ fn names_and_uses() {
 }
 
 #[test]
-fn keys_and_strength() {
+fn keys() {
     let bench = Bench::new();
     let root = bench.make(Recipe::root());
     let root_key = bench.read("root.key");
@@ -195,20 +195,6 @@ fn keys_and_strength() {
     let (koblitz, koblitz_key) =
         with(Recipe { key: Some("ec -pkeyopt ec_paramgen_curve:secp256k1"), ..Recipe::default() });
     let chain = format!("{good}{root}");
-
-    let rsa_root = bench.make(Recipe {
-        name: "rsaroot",
-        subject: "/CN=RSA Root",
-        key: Some("rsa:3072"),
-        digest: "-sha1",
-        ..Recipe::root()
-    });
-    let sha1 = bench.make(Recipe { name: "sha1", issuer: Some("rsaroot"), digest: "-sha1", ..Recipe::default() });
-    let md5 = bench.make(Recipe { name: "md5", issuer: Some("rsaroot"), digest: "-md5", ..Recipe::default() });
-    let sha256 = bench.make(Recipe { name: "sha256", issuer: Some("rsaroot"), ..Recipe::default() });
-    let weak_root =
-        bench.make(Recipe { name: "weakroot", subject: "/CN=Weak Root", key: Some("rsa:1024"), ..Recipe::root() });
-    let below_weak = bench.make(Recipe { name: "below", issuer: Some("weakroot"), ..Recipe::default() });
 
     check(vec![
         Case {
@@ -262,6 +248,42 @@ fn keys_and_strength() {
             ..case("secp256k1", koblitz, koblitz_key)
         },
         Case {
+            expected: vec![("cert.parse", FAIL)],
+            says: vec!["no certificate"],
+            ..case("empty file", String::new(), good_key.clone())
+        },
+        Case {
+            expected: vec![("cert.parse", FAIL), ("cert.key", FAIL)],
+            ..case("both broken", good.replace("MII", "MIJ"), "x".to_owned())
+        },
+        Case {
+            expected: vec![("cert.parse", FAIL)],
+            roots: Some(String::new()),
+            says: vec!["file with the roots"],
+            ..case("empty roots", chain, good_key)
+        },
+    ]);
+}
+
+#[test]
+fn signatures_and_weak_roots() {
+    let bench = Bench::new();
+    let rsa_root = bench.make(Recipe {
+        name: "rsaroot",
+        subject: "/CN=RSA Root",
+        key: Some("rsa:3072"),
+        digest: "-sha1",
+        ..Recipe::root()
+    });
+    let sha1 = bench.make(Recipe { name: "sha1", issuer: Some("rsaroot"), digest: "-sha1", ..Recipe::default() });
+    let md5 = bench.make(Recipe { name: "md5", issuer: Some("rsaroot"), digest: "-md5", ..Recipe::default() });
+    let sha256 = bench.make(Recipe { name: "sha256", issuer: Some("rsaroot"), ..Recipe::default() });
+    let weak_root =
+        bench.make(Recipe { name: "weakroot", subject: "/CN=Weak Root", key: Some("rsa:1024"), ..Recipe::root() });
+    let below_weak = bench.make(Recipe { name: "below", issuer: Some("weakroot"), ..Recipe::default() });
+
+    check(vec![
+        Case {
             expected: vec![("cert.weak-signature", FAIL)],
             says: vec!["RSA with SHA-1"],
             ..case("SHA-1", format!("{sha1}{rsa_root}"), bench.read("sha1.key"))
@@ -280,22 +302,25 @@ fn keys_and_strength() {
             says: vec!["CN=Weak Root has an RSA key of 1024"],
             ..case("weak root", format!("{below_weak}{weak_root}"), bench.read("below.key"))
         },
-        Case {
-            expected: vec![("cert.parse", FAIL)],
-            says: vec!["no certificate"],
-            ..case("empty file", String::new(), good_key.clone())
-        },
-        Case {
-            expected: vec![("cert.parse", FAIL), ("cert.key", FAIL)],
-            ..case("both broken", good.replace("MII", "MIJ"), "x".to_owned())
-        },
-        Case {
-            expected: vec![("cert.parse", FAIL)],
-            roots: Some(String::new()),
-            says: vec!["file with the roots"],
-            ..case("empty roots", chain, good_key)
-        },
     ]);
+}
+
+#[test]
+fn no_flipped_character_is_accepted() {
+    let bench = Bench::new();
+    let root = bench.make(Recipe::root());
+    let leaf = bench.make(Recipe::default());
+    let key = bench.read("leaf.key");
+    let (start, end) = (leaf.find("MII").unwrap(), leaf.find("\n-----END").unwrap());
+    let mut flipped = 0;
+    for position in (start..end).filter(|position| leaf.as_bytes()[*position] != b'\n') {
+        let other = if &leaf[position..=position] == "A" { "B" } else { "A" };
+        let text = format!("{}{other}{}", &leaf[..position], &leaf[position + 1..]);
+        let report = run(&Case { roots: Some(root.clone()), ..case("flipped", text, key.clone()) });
+        assert!(report.certificate.is_none(), "character {position}");
+        flipped += 1;
+    }
+    assert!(flipped > 500, "{flipped}");
 }
 
 #[test]

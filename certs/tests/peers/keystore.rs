@@ -140,7 +140,9 @@ fn a_reader_sees_the_old_or_the_new_and_nothing_between() {
             }
             reads
         });
-        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        for writer in writers {
+            writer.join().unwrap();
+        }
         done.store(true, Ordering::Relaxed);
         reader.join().unwrap()
     });
@@ -153,7 +155,7 @@ fn a_writer_that_is_killed_leaves_a_whole_entry() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("keystore");
     let store = Keystore::open(&path).unwrap();
-    store.write(&name("key"), &[b'0'; 100_000]).unwrap();
+    store.write(&name("key"), &vec![b'0'; 100_000]).unwrap();
     for round in 0..20_u64 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "keystore::write_until_killed", "--ignored", "--nocapture"])
@@ -181,6 +183,6 @@ fn write_until_killed() {
     let Some(path) = std::env::var_os("CERTS_TEST_KEYSTORE") else { return };
     let store = Keystore::open(Path::new(&path)).unwrap();
     for byte in (b'a'..=b'z').cycle() {
-        store.write(&name("key"), &[byte; 100_000]).unwrap();
+        store.write(&name("key"), &vec![byte; 100_000]).unwrap();
     }
 }
