@@ -32,7 +32,7 @@ unpack() {
     dsc=$(echo "$work"/dsc/kubernetes_*really1.20.2-*.dsc)
     [ -f "$dsc" ] || fail "the apt sources have another Kubernetes than 1.20.2: $(ls "$work/dsc")" \
         "Debian bookworm carries 1.20.5+really1.20.2; this build has fixes for that one only"
-    rm -rf "$work/gopath" "$work/gopath.part"
+    rm -rf "$work/gopath.part"
     mkdir -p "$work/gopath.part/src/k8s.io"
     # --no-check: the signature's key is in debian-keyring; apt has checked the hash against its signed index already.
     dpkg-source --no-check -x "$dsc" "$work/gopath.part/src/k8s.io/kubernetes"
@@ -53,7 +53,6 @@ golang() {
 # (build/root/Makefile.generated_files, KUBE_OPENAPI), with the Makefile's dependency tool left out.
 generate_openapi() {
     local directories generated=$tree/pkg/generated/openapi/zz_generated.openapi.go
-    [ ! -f "$generated" ] || return 0
     cd "$tree"
     golang build -trimpath -o "$work/openapi-gen" ./vendor/k8s.io/kube-openapi/cmd/openapi-gen
     directories=$(grep -rl --include='*.go' '^// *+k8s:openapi-gen=' pkg cmd staging/src/k8s.io \
@@ -139,15 +138,19 @@ if [ ! -d "$result" ]; then
     mkdir -p "$work"
     rm -rf "$result.part"
     mkdir -p "$result.part"
-    if [ ! -d "$work/gopath" ] || [ ! -d "$work/go" ]; then
+    # The unpacked trees serve every version and every later script, as long as the functions that make them are the same.
+    recipe=$(declare -f prepare_apt debian_sources fetch_packages download unpack generate_openapi | sha256sum | cut -c1-16)
+    if [ "$(cat "$work/recipe" 2>/dev/null)" != "$recipe" ]; then
+        rm -rf "$work/recipe" "$work/gopath" "$work/go" "$work/dsc"
         stage 15 "download the sources of Kubernetes and Go 1.19 from the Debian archive (116 MB)" download
         stage 5 "unpack and fix the sources" unpack
+        stage 25 "generate the OpenAPI definitions" generate_openapi
+        echo "$recipe" >"$work/recipe"
     fi
-    stage 25 "generate the OpenAPI definitions" generate_openapi
     if [ -f "$work/compiled" ]; then
         stage 30 "link Kubernetes $version (compiled before)" compile_kubernetes
     else
-        stage 300 "compile Kubernetes $version with Go; nearly all of the time goes here" compile_kubernetes
+        stage "180 to 600" "compile Kubernetes $version with Go; nearly all of the time goes here" compile_kubernetes
         touch "$work/compiled"
     fi
     stage 10 "compile pause and the sample workload" compile_small

@@ -161,6 +161,7 @@ if [ ! -d "$result" ]; then
     rm -rf "$result.part"
     mkdir -p "$result.part"
     [ -d "$packages" ] || stage 15 "download containerd, runc, the CNI plugins, etcd and iptables from the Debian archive" download
+    touch "$packages"
     stage 20 "make the images" make_images
     stage 2 "gather the files for hosts" gather_host_files
     stage 5 "start programs in their images" try_images

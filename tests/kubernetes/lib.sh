@@ -54,6 +54,7 @@ stage() {
 publish() {
     mv "$1.part" "$1"
     find "$cache" -mindepth 1 -maxdepth 1 -type d ! -name work -mtime +14 -exec rm -rf {} +
+    find "$cache/work" -mindepth 1 -maxdepth 1 -name 'packages-*' -mtime +14 -exec rm -rf {} +
 }
 
 # content_hash FILE...: 16 hex digits over names and contents.
@@ -75,12 +76,12 @@ lock() {
 # exists because most machines have no deb-src line, and because the system's own lists are not ours to change.
 debian_sources() {
     local from
-    local files=()
+    local found=()
     for from in /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources; do
-        [ -f "$from" ] && files+=("$from")
+        [ -f "$from" ] && found+=("$from")
     done
-    [ ${#files[@]} -gt 0 ] || fail "no apt sources are configured on this machine"
-    python3 "$kubernetes_folder/debian_sources.py" bookworm "${files[@]}" >"$1" \
+    [ ${#found[@]} -gt 0 ] || fail "no apt sources are configured on this machine"
+    python3 "$kubernetes_folder/debian_sources.py" bookworm "${found[@]}" >"$1" \
         || fail "no apt source for Debian bookworm is configured on this machine" \
             "the Kubernetes of the tests is built from bookworm's source package; add bookworm to /etc/apt/sources.list.d"
 }
