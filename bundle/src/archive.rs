@@ -104,6 +104,18 @@ mod tests {
     }
 
     #[test]
+    fn gnu_tar_reads_names_over_a_hundred_bytes() {
+        let name = blob_name(&format!("sha512:{}", "ab".repeat(64)).parse().unwrap());
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.tar");
+        let mut bytes = header(&name, 0);
+        bytes.resize(bytes.len() + 1024, 0);
+        std::fs::write(&path, bytes).unwrap();
+        let listed = std::process::Command::new("tar").arg("-tf").arg(&path).output().expect("tar must be installed");
+        assert_eq!(String::from_utf8(listed.stdout).unwrap().trim(), name);
+    }
+
+    #[test]
     fn headers_are_those_of_the_tar_crate() {
         for size in [0, 511, (1 << 33) - 1, 1 << 33, 300 << 30, u64::from(u32::MAX) << 20] {
             let mut expected = tar::Header::new_ustar();

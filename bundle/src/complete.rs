@@ -56,19 +56,16 @@ pub(crate) fn missing_images(
     let rendered;
     let text = if is_template {
         // A variable inside an image reference becomes a name that is not in the bundle, and is reported as such.
-        rendered = template::render(text, &mut |name| {
-            template::VARIABLES.contains(&name).then(|| format!("TEMPLATE-{name}"))
-        })
-        .map_err(|error| error.to_string())?;
+        rendered =
+            template::render(text, &mut |name| template::VARIABLES.contains(&name).then(|| format!("TEMPLATE-{name}")))
+                .map_err(|error| error.to_string())?;
         &rendered
     } else {
         text
     };
     let missing = |image: String| match image.parse::<Reference>() {
         Ok(reference) if images.resolves(&reference) || optional.contains(&reference) => None,
-        Ok(reference) => {
-            Some(Missing::Image { pack: pack.to_owned(), manifest: manifest.to_owned(), reference })
-        }
+        Ok(reference) => Some(Missing::Image { pack: pack.to_owned(), manifest: manifest.to_owned(), reference }),
         Err(_) => Some(Missing::Unreadable { pack: pack.to_owned(), manifest: manifest.to_owned(), text: image }),
     };
     Ok(references::images(text)?.into_iter().filter_map(missing).collect())
@@ -122,7 +119,8 @@ impl<'i> Proof<'i> {
         }
         for pack in &index.packs {
             for image in &pack.images {
-                if !index.images.iter().any(|known| known.reference == image.reference && known.digest == image.digest) {
+                if !index.images.iter().any(|known| known.reference == image.reference && known.digest == image.digest)
+                {
                     proof.missing.push(Missing::Image {
                         pack: pack.name.clone(),
                         manifest: "(its image list)".to_owned(),
@@ -163,7 +161,8 @@ impl<'i> Proof<'i> {
                     let parts = pack.manifests.iter().map(|part| part.digest);
                     for part in parts.chain(pack.files.iter().map(|part| part.digest)) {
                         if !layers.contains(&part) {
-                            self.missing.push(Missing::Blob { owner: format!("the manifest of {owner}"), digest: part });
+                            self.missing
+                                .push(Missing::Blob { owner: format!("the manifest of {owner}"), digest: part });
                         }
                     }
                 }
@@ -196,5 +195,6 @@ impl<'i> Proof<'i> {
 }
 
 fn parse_manifest(digest: &Digest, bytes: &[u8]) -> Result<ImageManifest, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::corrupt(digest, format!("it is not an image manifest: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::corrupt(digest, format!("it is not an image manifest: {error}")))
 }

@@ -162,7 +162,8 @@ impl BundleDefinition {
             problems.push(format!("schema-version is {found}, this program knows {SCHEMA_VERSION} only"));
         }
         if !is_label(&self.name) {
-            problems.push(format!("name {:?}: lower-case letters, digits and dashes are allowed, at most 63", self.name));
+            problems
+                .push(format!("name {:?}: lower-case letters, digits and dashes are allowed, at most 63", self.name));
         }
         // A version is part of a file name and later of a tag: no build metadata, whose + no tag may hold.
         if semver::Version::parse(&self.version).is_err() || self.version.parse::<Tag>().is_err() {
@@ -265,7 +266,10 @@ pub(crate) fn problems_of(pack: &PackDescriptor) -> Vec<String> {
                 say(format!("file {}: install path {:?} is not absolute and normal", file.name, target.path));
             }
             if !is_mode(&target.mode) {
-                say(format!("file {}: mode {:?} is not octal permission bits such as \"0755\"", file.name, target.mode));
+                say(format!(
+                    "file {}: mode {:?} is not octal permission bits such as \"0755\"",
+                    file.name, target.mode
+                ));
             }
         }
     }
@@ -321,9 +325,9 @@ fn is_data_key(text: &str) -> bool {
 fn is_install_path(text: &str) -> bool {
     text.len() <= 4096
         && !text.chars().any(char::is_control)
-        && text.strip_prefix('/').is_some_and(|rest| {
-            rest.split('/').all(|component| !matches!(component, "" | "." | ".."))
-        })
+        && text
+            .strip_prefix('/')
+            .is_some_and(|rest| rest.split('/').all(|component| !matches!(component, "" | "." | "..")))
 }
 
 fn is_mode(text: &str) -> bool {
@@ -402,7 +406,11 @@ packs:
             ("kind: random-256, key: root-key", "kind: random-256", "key"),
             ("kind: random-256", "kind: random-1", "random-1"),
             ("name: web", "name: web/x", "not valid"),
-            ("name: web, namespace: hello, kind: site-certificate", "name: root-key, namespace: hello, kind: password, key: root-key", "twice"),
+            (
+                "name: web, namespace: hello, kind: site-certificate",
+                "name: root-key, namespace: hello, kind: password, key: root-key",
+                "twice",
+            ),
             ("kube-proxy, timeout-seconds: 120", "kube-proxy, timeout-seconds: 0", "timeout"),
             ("kind: daemonset-ready", "kind: daemonset-happy", "daemonset-happy"),
         ] {
@@ -414,7 +422,10 @@ packs:
 
     #[test]
     fn all_mistakes_are_reported_at_once() {
-        let text = GOOD.replace("version: 1.0.0", "version: x").replace("\"0755\"", "\"x\"").replace("1.20.2\n    l", "a/b\n    l");
+        let text = GOOD
+            .replace("version: 1.0.0", "version: x")
+            .replace("\"0755\"", "\"x\"")
+            .replace("1.20.2\n    l", "a/b\n    l");
         assert_eq!(BundleDefinition::parse(&text, Utf8Path::new("")).unwrap_err().len(), 3);
     }
 }

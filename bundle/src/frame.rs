@@ -256,7 +256,7 @@ impl<'s, R: Read> Frame<'s, R> {
         decoder.set_parameter(DParameter::WindowLogMax(WINDOW_LOG)).map_err(FrameError::Io)?;
         let unpacking = Unpacking {
             decoder,
-            buffer: vec![0; CHUNK],
+            buffer: vec![0; usize::try_from(packed.size).unwrap_or(CHUNK).min(CHUNK)],
             unread: 0..0,
             remaining: packed.size,
             hasher: Hasher::new(Algorithm::Sha256),

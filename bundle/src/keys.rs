@@ -81,11 +81,8 @@ pub fn keygen(directory: &Utf8Path, password: Option<&Zeroizing<String>>) -> Res
     let mut id = [0; 8];
     id.iter_mut().zip(pair.pk.keynum()).for_each(|(to, from)| *to = *from);
     let kind = if password.is_some() { "encrypted secret key" } else { "secret key" };
-    let text = pair
-        .sk
-        .to_box(Some(&format!("cofferdam {kind}")))
-        .map_err(|error| key_error(&secret, error))?
-        .into_string();
+    let text =
+        pair.sk.to_box(Some(&format!("cofferdam {kind}"))).map_err(|error| key_error(&secret, error))?.into_string();
     let public_text = format!("untrusted comment: minisign public key {}\n{}\n", KeyId(id), pair.pk.to_base64());
 
     fs::create_dir_all(directory).map_err(|error| Error::io(format!("create {directory}"), error))?;

@@ -140,10 +140,16 @@ impl<R: Read> Reader<R> {
             .iter()
             .map(|(name, size)| stored(name, *size, self.index.blobs.is_empty() && *name == OCI_INDEX_NAME))
             .sum();
-        let blobs: u64 = self.index.blobs.iter().enumerate().map(|(at, blob)| match blob.packed {
-            Some(packed) => packed.size,
-            None => stored(&archive::blob_name(&blob.digest), blob.size, at + 1 == self.index.blobs.len()),
-        }).sum();
+        let blobs: u64 = self
+            .index
+            .blobs
+            .iter()
+            .enumerate()
+            .map(|(at, blob)| match blob.packed {
+                Some(packed) => packed.size,
+                None => stored(&archive::blob_name(&blob.digest), blob.size, at + 1 == self.index.blobs.len()),
+            })
+            .sum();
         head + blobs
     }
 

@@ -70,8 +70,7 @@ fn loads_as_what_it_was_made_from() {
     let titles: Vec<_> =
         manifest.layers.iter().map(|layer| layer.annotations["org.opencontainers.image.title"].as_str()).collect();
     assert_eq!(titles, ["hello.yaml", "tool"]);
-    let config: bundle::index::PackDescriptor =
-        serde_json::from_slice(&state.blobs[&manifest.config.digest]).unwrap();
+    let config: bundle::index::PackDescriptor = serde_json::from_slice(&state.blobs[&manifest.config.digest]).unwrap();
     assert_eq!(config, pack.descriptor);
     assert!(index.blobs.iter().any(|blob| blob.packed.is_none()), "the gzip layers are stored");
     assert!(index.blobs.iter().any(|blob| blob.packed.is_some()), "the rest is packed");
@@ -128,7 +127,8 @@ fn the_difference_of_two_bundles() {
     let before = bench.create(&yaml, "a.tar.zst").unwrap().index;
     assert!(diff(&before, &before).packs.is_empty());
     bench.write("tool", "changed");
-    let after = bench.create(&yaml.replace("\"1.0\"", "\"1.1\"").replace("example/multi:1", "example/multi:2"), "b.tar.zst");
+    let after =
+        bench.create(&yaml.replace("\"1.0\"", "\"1.1\"").replace("example/multi:1", "example/multi:2"), "b.tar.zst");
     let difference = diff(&before, &after.unwrap().index);
     assert_eq!(difference.packs["hello"].before.as_deref(), Some("1.0"));
     assert_eq!(difference.packs["hello"].after.as_deref(), Some("1.1"));

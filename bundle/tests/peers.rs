@@ -39,7 +39,10 @@ fn tar_and_zstd_read_a_bundle() {
     expected.extend(created.index.blobs.iter().map(|blob| format!("blobs/sha256/{}", blob.digest.hex())));
     assert_eq!(members.lines().collect::<Vec<_>>(), expected);
     let listing = run("tar", &["--numeric-owner", "--utc", "-tvf", bench.path("unpacked.tar").as_str()]);
-    assert!(listing.lines().all(|line| line.starts_with("-rw-r--r-- 0/0") && line.contains("1970-01-01 00:00")), "{listing}");
+    assert!(
+        listing.lines().all(|line| line.starts_with("-rw-r--r-- 0/0") && line.contains("1970-01-01 00:00")),
+        "{listing}"
+    );
     // One frame per member: zstd -l counts them.
     let frames = run("zstd", &["-l", "-v", bench.path("a.tar.zst").as_str()]);
     assert!(frames.contains(&format!("# Zstandard Frames: {}", expected.len())), "{frames}");
@@ -60,7 +63,16 @@ fn skopeo_reads_every_image_of_the_layout() {
         assert!(config.contains("amd64"), "the right architecture was chosen: {config}");
         // A whole copy reads every layer.
         let copy = bench.path("copy");
-        run("skopeo", &["copy", "-q", "--preserve-digests", &format!("oci:{directory}:{}", image.reference), &format!("dir:{copy}")]);
+        run(
+            "skopeo",
+            &[
+                "copy",
+                "-q",
+                "--preserve-digests",
+                &format!("oci:{directory}:{}", image.reference),
+                &format!("dir:{copy}"),
+            ],
+        );
     }
     for pack in &created.index.packs {
         let raw = run("skopeo", &["inspect", "--raw", &format!("oci:{directory}:{}", pack.layout_name())]);
@@ -251,7 +263,8 @@ fn pulls_from_a_registry_on_loopback() {
     let host = format!("127.0.0.1:{}", registry.port);
     let push = |source: &str, name: &str, more: &[&str]| {
         let (source, target) = (format!("oci:{}:{source}", bench.path("images")), format!("docker://{host}/{name}"));
-        let arguments = [&["copy", "-q", "--dest-tls-verify=false"], more, &[source.as_str(), target.as_str()]].concat();
+        let arguments =
+            [&["copy", "-q", "--dest-tls-verify=false"], more, &[source.as_str(), target.as_str()]].concat();
         run("skopeo", &arguments);
     };
     push("app", "app:1", &["--preserve-digests"]);
@@ -294,13 +307,33 @@ fn pulls_over_tls_with_a_private_ca_only_if_it_is_named() {
     let openssl = |more: &[&str]| run("openssl", &[&request[..], more].concat());
     openssl(&["-subj", "/CN=test CA", "-keyout", authority_key.as_str(), "-out", authority.as_str()]);
     openssl(&[
-        "-subj", "/CN=registry", "-CA", authority.as_str(), "-CAkey", authority_key.as_str(), "-addext",
-        "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key.as_str(), "-out",
+        "-subj",
+        "/CN=registry",
+        "-CA",
+        authority.as_str(),
+        "-CAkey",
+        authority_key.as_str(),
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=critical,CA:FALSE",
+        "-keyout",
+        key.as_str(),
+        "-out",
         certificate.as_str(),
     ]);
     let registry = Registry::start(&bench, Some((certificate.as_str(), key.as_str())));
     let image = format!("127.0.0.1:{}/app:1", registry.port);
-    run("skopeo", &["copy", "-q", "--dest-tls-verify=false", &format!("oci:{}:app", bench.path("images")), &format!("docker://{image}")]);
+    run(
+        "skopeo",
+        &[
+            "copy",
+            "-q",
+            "--dest-tls-verify=false",
+            &format!("oci:{}:app", bench.path("images")),
+            &format!("docker://{image}"),
+        ],
+    );
     let error = bundle_of_one(&bench, &image).unwrap_err();
     assert_eq!(error.exit_code(), 1, "{error}");
 

@@ -69,8 +69,7 @@ pub(super) fn gather(
     for pack in &definition.packs {
         let mut descriptor = pack.draft();
         for (image, source) in descriptor.images.iter_mut().zip(&pack.images) {
-            let manifest =
-                add_image(&image.reference, &source.source, definition, registry, &mut blobs, progress)?;
+            let manifest = add_image(&image.reference, &source.source, definition, registry, &mut blobs, progress)?;
             image.digest = manifest.digest;
             let found = Image {
                 reference: image.reference.clone(),
@@ -222,7 +221,8 @@ fn add_pack(descriptor: PackDescriptor, mut layers: Vec<Descriptor>, blobs: &mut
         layers.push(empty.descriptor());
         blobs.add(empty, false)?;
     }
-    let config = SourceBlob::of_bytes(media_type::PACK_CONFIG, serde_json::to_vec(&descriptor).map_err(too_odd)?, &what);
+    let config =
+        SourceBlob::of_bytes(media_type::PACK_CONFIG, serde_json::to_vec(&descriptor).map_err(too_odd)?, &what);
     let manifest = ImageManifest {
         schema_version: 2,
         media_type: Some(media_type::OCI_MANIFEST.to_owned()),

@@ -74,11 +74,8 @@ pub fn create(
     options: &CreateOptions,
     progress: &mut dyn FnMut(&Progress<'_>),
 ) -> Result<CreateReport, Error> {
-    let output = if options.output.is_dir() {
-        options.output.join(definition.file_name())
-    } else {
-        options.output.clone()
-    };
+    let output =
+        if options.output.is_dir() { options.output.join(definition.file_name()) } else { options.output.clone() };
     let directory = output.parent().filter(|parent| !parent.as_str().is_empty()).unwrap_or(Utf8Path::new("."));
     let work = tempfile::Builder::new()
         .prefix(".cofferdam-create-")

@@ -152,12 +152,8 @@ pub(super) fn write(
         .tempfile_in(directory)
         .map_err(fail)?;
     let mut file = BufWriter::with_capacity(CHUNK, temporary.as_file());
-    let head = [
-        (INDEX_NAME, &index_blob),
-        (SIGNATURE_NAME, &signature),
-        (LAYOUT_NAME, &layout),
-        (OCI_INDEX_NAME, &oci_index),
-    ];
+    let head =
+        [(INDEX_NAME, &index_blob), (SIGNATURE_NAME, &signature), (LAYOUT_NAME, &layout), (OCI_INDEX_NAME, &oci_index)];
     for (name, blob) in head {
         write_stored(&mut file, name, blob, false, output, &mut |_| ())?;
     }

@@ -159,7 +159,8 @@ fn is_registry(text: &str) -> bool {
                 && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         }),
     };
-    host_is_good && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
+    host_is_good
+        && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 impl FromStr for Reference {
@@ -247,8 +248,27 @@ mod tests {
     #[test]
     fn bad_references_are_refused() {
         for bad in [
-            "", ":", "/", "a//b", "a/", "/a", "A/b", "a:b:c", "a@sha256:00", "a b", "a:", "../a", "a/../b", "x.y/../b",
-            "x.y:99999/b", "x..y/b", "-x.y/b", "${registry}/a:b", "a__-b", "a._b", "x.y/a:.b",
+            "",
+            ":",
+            "/",
+            "a//b",
+            "a/",
+            "/a",
+            "A/b",
+            "a:b:c",
+            "a@sha256:00",
+            "a b",
+            "a:",
+            "../a",
+            "a/../b",
+            "x.y/../b",
+            "x.y:99999/b",
+            "x..y/b",
+            "-x.y/b",
+            "${registry}/a:b",
+            "a__-b",
+            "a._b",
+            "x.y/a:.b",
         ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad:?} was taken as {:?}", bad.parse::<Reference>());
         }

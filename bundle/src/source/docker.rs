@@ -37,13 +37,16 @@ impl DockerArchive {
     pub(super) fn open(path: Utf8PathBuf, name: Option<&str>) -> Result<Self, String> {
         let archive = ArchiveFile::open(path)?;
         let bytes = archive.small_file("manifest.json")?;
-        let entries: Vec<Entry> =
-            serde_json::from_slice(&bytes).map_err(|error| format!("manifest.json: {error}"))?;
+        let entries: Vec<Entry> = serde_json::from_slice(&bytes).map_err(|error| format!("manifest.json: {error}"))?;
         let is_named = |entry: &&Entry| {
             name.is_none_or(|name| {
                 // Docker writes short names; both sides are completed before they are compared.
                 let wanted = name.parse::<crate::oci::Reference>().ok();
-                entry.repo_tags.iter().flatten().any(|tag| tag == name || (wanted.is_some() && tag.parse().ok() == wanted))
+                entry
+                    .repo_tags
+                    .iter()
+                    .flatten()
+                    .any(|tag| tag == name || (wanted.is_some() && tag.parse().ok() == wanted))
             })
         };
         let mut found = entries.iter().filter(is_named);
@@ -62,7 +65,11 @@ impl DockerArchive {
             serde_json::from_slice(&config).map_err(|error| format!("{}: {error}", self.entry.config))?;
         let diff_ids = &configuration.rootfs.diff_ids;
         if diff_ids.len() != self.entry.layers.len() {
-            return Err(format!("it has {} layers, its configuration names {}", self.entry.layers.len(), diff_ids.len()));
+            return Err(format!(
+                "it has {} layers, its configuration names {}",
+                self.entry.layers.len(),
+                diff_ids.len()
+            ));
         }
         let layers = self.entry.layers.iter().zip(diff_ids).map(|(name, diff_id)| {
             let (descriptor, place) = self.layer(name, diff_id)?;

@@ -83,7 +83,10 @@ impl SourceBlob {
     }
 
     fn unreadable(&self, error: &io::Error) -> Error {
-        Error::io(format!("read blob {} of {}", self.digest, self.owner), io::Error::new(error.kind(), error.to_string()))
+        Error::io(
+            format!("read blob {} of {}", self.digest, self.owner),
+            io::Error::new(error.kind(), error.to_string()),
+        )
     }
 
     /// Gives the whole content in chunks; fails at the end if size or digest are not right.
@@ -209,7 +212,8 @@ pub(crate) fn resolve(
         ImageSource::OciArchive(path, tag) => {
             let mut archive = ArchiveFile::open(path).map_err(fail)?;
             let bytes = archive.small_file("index.json").map_err(fail)?;
-            let index: ImageIndex = serde_json::from_slice(&bytes).map_err(|error| fail(format!("index.json: {error}")))?;
+            let index: ImageIndex =
+                serde_json::from_slice(&bytes).map_err(|error| fail(format!("index.json: {error}")))?;
             let entry = choose(&index, tag.as_deref()).map_err(fail)?;
             from_entry(what, source, entry, wanted, &mut archive)
         }
@@ -326,8 +330,12 @@ fn for_architecture(index: &ImageIndex, architecture: Architecture) -> Result<De
         entry.platform.as_ref().is_some_and(|it| it.os == "linux" && it.architecture == architecture.as_str())
     };
     index.manifests.iter().find(fits).cloned().ok_or_else(|| {
-        let platforms: Vec<String> =
-            index.manifests.iter().flat_map(|entry| &entry.platform).map(|it| format!("{}/{}", it.os, it.architecture)).collect();
+        let platforms: Vec<String> = index
+            .manifests
+            .iter()
+            .flat_map(|entry| &entry.platform)
+            .map(|it| format!("{}/{}", it.os, it.architecture))
+            .collect();
         format!("it has no image for linux/{architecture}, only for {}", platforms.join(", "))
     })
 }

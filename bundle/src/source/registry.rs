@@ -108,7 +108,10 @@ impl Registry {
             config.extra_root_certificates = text
                 .split(BEGIN)
                 .skip(1)
-                .map(|rest| Certificate { encoding: CertificateEncoding::Pem, data: format!("{BEGIN}{rest}").into_bytes() })
+                .map(|rest| Certificate {
+                    encoding: CertificateEncoding::Pem,
+                    data: format!("{BEGIN}{rest}").into_bytes(),
+                })
                 .collect();
             if config.extra_root_certificates.is_empty() {
                 return Err(fail("the CA file", format!("{path} holds no PEM certificate")));
@@ -205,7 +208,8 @@ impl Registry {
         auth: &RegistryAuth,
         tick: &mut dyn FnMut(),
     ) -> Result<Arc<[u8]>, String> {
-        let pulled = self.run(client.pull_manifest_raw(image, auth, &ACCEPTED), tick).map_err(|error| error.to_string())?;
+        let pulled =
+            self.run(client.pull_manifest_raw(image, auth, &ACCEPTED), tick).map_err(|error| error.to_string())?;
         let (bytes, _) = pulled.map_err(|error| explain(&error))?;
         if bytes.len() as u64 > MANIFEST_LIMIT {
             return Err("its manifest is larger than 4 MiB".to_owned());
@@ -288,7 +292,10 @@ fn describe(algorithm: Algorithm, bytes: &[u8]) -> Result<Descriptor, String> {
 
 fn is_loopback(registry: &str) -> bool {
     if let Some(rest) = registry.strip_prefix('[') {
-        return rest.split_once(']').and_then(|(host, _)| host.parse::<IpAddr>().ok()).is_some_and(|it| it.is_loopback());
+        return rest
+            .split_once(']')
+            .and_then(|(host, _)| host.parse::<IpAddr>().ok())
+            .is_some_and(|it| it.is_loopback());
     }
     let host = registry.split_once(':').map_or(registry, |(host, _)| host);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -348,8 +355,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = Utf8PathBuf::from_path_buf(directory.path().join("config.json")).unwrap();
         let secret = STANDARD.encode("user:pass:word");
-        fs::write(&path, format!(r#"{{"auths":{{"a.example":{{"auth":"{secret}"}},"b.example":{{"auth":"hunter2"}}}}}}"#))
-            .unwrap();
+        fs::write(
+            &path,
+            format!(r#"{{"auths":{{"a.example":{{"auth":"{secret}"}},"b.example":{{"auth":"hunter2"}}}}}}"#),
+        )
+        .unwrap();
         let options = RegistryOptions { ca_file: None, auth_file: Some(path.clone()) };
         let registry = Registry::new(options, Utf8PathBuf::new());
         let found = registry.credentials("a.example").unwrap();

@@ -82,7 +82,8 @@ impl Bench {
             entry["platform"] = json!({"os": "linux", "architecture": architecture});
             entry
         });
-        let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
+        let index =
+            json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
         let index = layout.blob("application/vnd.oci.image.index.v1+json", &serde_json::to_vec(&index).unwrap());
         layout.tag(index, "multi");
         layout.finish()
