@@ -103,7 +103,7 @@ impl Questions {
             vip: config.site.vip,
             paths,
             // A disk that will be erased holds no filesystem to measure on, and another disk would tell nothing.
-            sync_directory: config.storage.disk.is_none().then(|| layout::DATA.into()),
+            sync_directory: matches!(config.storage.encryption, Encryption::None { .. }).then(|| layout::DATA.into()),
         }
     }
 }
