@@ -24,7 +24,7 @@ name=cofferdam-$(basename "$(dirname "$directory")")-$(basename "$directory")
 
 make_cgroups() {
     local controllers path base group file
-    : >"$directory/cgroups.part"
+    groups=()
     while IFS=: read -r _ controllers path; do
         case $controllers in
         '') base=/sys/fs/cgroup/unified ;;
@@ -40,15 +40,15 @@ make_cgroups() {
         done
         # The machine's disks are out of reach, whatever node someone makes for them.
         if [ -f "$group/devices.deny" ]; then echo 'b *:* rw' >"$group/devices.deny"; fi
-        printf '%s\n' "$group" >>"$directory/cgroups.part"
+        groups+=("$group")
     done </proc/self/cgroup
+    printf '%s\n' "${groups[@]}" >"$directory/cgroups.part"
     mv "$directory/cgroups.part" "$directory/cgroups"
 }
 
 remove_cgroups() {
     local group try process
-    [ -f "$directory/cgroups" ] || return 0
-    while read -r group; do
+    for group in "${groups[@]}"; do
         for ((try = 0; try < 200; try++)); do
             [ -d "$group" ] || break
             find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
@@ -59,7 +59,7 @@ remove_cgroups() {
             fi
             sleep 0.02
         done
-    done <"$directory/cgroups"
+    done
     rm -f "$directory/cgroups"
 }
 
@@ -79,14 +79,20 @@ rm -f "$directory/ended" "$directory/unplugged" "$directory/leader"
 (
     # `read` is part of the shell: no second process would outlive this one.
     while read -r _ <&3; do :; done
-    : >"$directory/unplugged"
-    # Between the boot's begin and the leader file there is no one to kill yet; it appears within a second or boot failed.
-    while [ ! -f "$directory/ended" ]; do
-        if read -r leader 2>/dev/null <"$directory/leader"; then kill -KILL "$leader" 2>/dev/null || true; fi
+    : >"$directory/unplugged" || true
+    # Again and again, until the main shell has seen the end: a boot may be under way.
+    while kill -0 $$ 2>/dev/null; do
+        if read -r leader 2>/dev/null <"$directory/leader"; then
+            kill -KILL "$leader" 2>/dev/null || true
+        elif [ ! -d "$directory" ]; then
+            # Someone deleted the folder under us; --kill-child takes the rest along.
+            pkill -KILL --parent $$ --exact unshare || true
+        fi
         sleep 0.02
     done
 ) 8<&- &
 watcher=$!
+trap 'kill "$watcher" 2>/dev/null || true' EXIT
 exec 3<&-
 
 while :; do
@@ -96,7 +102,7 @@ while :; do
         "$here/boot.sh" "$directory" "$tree" >>"$directory/console.log" 2>&1 8<&- &
     # In the background only so that bash does not tell how it ended.
     wait $! 2>/dev/null || code=$?
-    # unshare(1) 2.38 cannot pass SIGKILL on and ends with 1, as a boot that failed does; that one has no leader.
+    # unshare(1) 2.38 cannot pass on that PID 1 was killed and ends with 1, as a boot that failed does; that one has no leader.
     if [ $code = 1 ] && [ -f "$directory/leader" ]; then code=137; fi
     rm -f "$directory/leader"
     remove_cgroups
@@ -110,4 +116,3 @@ case $code in
 esac
 printf '%s\n' "$reason" >"$directory/ended.part"
 mv "$directory/ended.part" "$directory/ended"
-kill "$watcher" 2>/dev/null || true

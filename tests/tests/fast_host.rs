@@ -269,6 +269,34 @@ fn traces(mark: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_lan_that_is_dropped_first_stays_until_its_hosts_are_gone() {
+    let lan = Lan::create().unwrap();
+    let first = host(&lan, "outlives");
+    let second = FastHost::start(&lan, HostOptions::new("outlives-too", SECOND)).unwrap();
+    let folder = first.folder().parent().unwrap().to_path_buf();
+    drop(lan);
+    first.check(&["ping", "-c", "1", "-W", "5", "10.77.0.12"]).unwrap();
+    drop(first);
+    assert!(folder.exists());
+    drop(second);
+    assert!(!folder.exists());
+    assert_eq!(traces("outlives"), Vec::<String>::new());
+}
+
+#[test]
+fn a_host_whose_folder_was_deleted_under_it_still_goes() {
+    let lan = Lan::create().unwrap();
+    let host = host(&lan, "undermined");
+    fs::remove_dir_all(host.folder()).unwrap();
+    drop(host);
+    let began = Instant::now();
+    while !traces("undermined").is_empty() {
+        assert!(began.elapsed() < Duration::from_secs(20), "left behind: {:?}", traces("undermined"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
 fn nothing_is_left_behind() {
     let lan = Lan::create().unwrap();
     let first = host(&lan, "traceless");

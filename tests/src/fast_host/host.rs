@@ -6,11 +6,12 @@ use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::lan::Lan;
+use super::lan::{Lan, Segment};
 use super::options::{Access, HostOptions};
 use super::scripts::{script, tree, wait_until};
 
@@ -24,6 +25,8 @@ pub struct FastHost {
     options: HostOptions,
     /// `tests/hosts/host.sh`, while the host is on; its standard input is the power cable.
     supervisor: Option<Child>,
+    /// Last, so that it goes after the host: the host lies in the LAN's folder.
+    _segment: Arc<Segment>,
 }
 
 impl FastHost {
@@ -32,7 +35,7 @@ impl FastHost {
     /// The caller looks at [`FastHost::failed_units`] if units that fail matter to it.
     pub fn start(lan: &Lan, options: HostOptions) -> Result<Self> {
         let folder = lan.folder().join(&options.name);
-        let mut host = Self { folder, options, supervisor: None };
+        let mut host = Self { folder, options, supervisor: None, _segment: lan.segment() };
         host.install(lan).with_context(|| format!("cannot set up the fast host {}", host.name()))?;
         host.power_on()?;
         Ok(host)

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -15,9 +16,15 @@ use super::scripts::{lock, runs, script, sweep, wait_until};
 
 /// A network segment 10.77.0.0/24 with this machine's end at [`Lan::GATEWAY`].
 ///
-/// Dropping it takes the network away, deletes the folders of its hosts and therefore comes after the hosts.
+/// The network goes when the LAN and all of its hosts were dropped, in whatever order that happens.
 #[derive(Debug)]
 pub struct Lan {
+    segment: Arc<Segment>,
+}
+
+/// What the LAN and its hosts own together.
+#[derive(Debug)]
+pub(super) struct Segment {
     folder: PathBuf,
     process: Child,
     _lock: File,
@@ -51,21 +58,21 @@ impl Lan {
             .stdin(Stdio::piped())
             .spawn()
             .context("cannot run unshare (util-linux)")?;
-        let mut lan = Self { folder, process, _lock: held };
-        let ready = lan.folder.join("ready");
+        let mut segment = Segment { folder, process, _lock: held };
+        let ready = segment.folder.join("ready");
         wait_until("the bridge of the LAN (tests/hosts/lan.sh)", Duration::from_secs(10), || {
-            if let Some(status) = lan.process.try_wait()? {
+            if let Some(status) = segment.process.try_wait()? {
                 anyhow::bail!("tests/hosts/lan.sh ended with {status}; this bed needs root");
             }
             Ok(ready.exists())
         })?;
-        Ok(lan)
+        Ok(Self { segment: Arc::new(segment) })
     }
 
     /// A command of this machine that runs in the LAN's network: it reaches every host by its address.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/proc/{}/ns/net", self.process.id())).arg("--").arg(program);
+        command.arg(format!("--net=/proc/{}/ns/net", self.segment.process.id())).arg("--").arg(program);
         command
     }
 
@@ -75,22 +82,27 @@ impl Lan {
         self.command(program).args(arguments).output().with_context(|| format!("cannot run {program} in the LAN"))
     }
 
+    /// Keeps the network and the folder for as long as the caller lives.
+    pub(super) fn segment(&self) -> Arc<Segment> {
+        Arc::clone(&self.segment)
+    }
+
     /// A process in the LAN's network namespace.
     pub(super) fn process(&self) -> u32 {
-        self.process.id()
+        self.segment.process.id()
     }
 
     pub(super) fn has_names(&self) -> bool {
-        self.folder.join("records").exists()
+        self.segment.folder.join("records").exists()
     }
 
     /// The folder of this machine that holds the folders of the hosts; a place for files that go with the LAN.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        &self.segment.folder
     }
 }
 
-impl Drop for Lan {
+impl Drop for Segment {
     fn drop(&mut self) {
         // The end of its standard input ends the script, and the namespace with it.
         drop(self.process.stdin.take());
