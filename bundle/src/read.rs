@@ -15,8 +15,9 @@ use crate::index::{Blob, Index, Packed, SCHEMA_VERSION};
 use crate::keys::{KeyId, Signature, TrustedKeys, UNTRUSTED_COMMENT};
 use crate::oci::{Algorithm, Digest, Hasher, media_type};
 
-/// Largest `cofferdam/index.json`, in bytes.
-pub const INDEX_LIMIT: u64 = 32 << 20;
+/// Largest `cofferdam/index.json`, in bytes: some 40 000 blobs. A load takes about 2.2 times the index beside a fixed
+/// 16 MiB (measured: 42 MB peak for an index of 11.8 MB), so that it stays below 64 MiB whatever the bundle.
+pub const INDEX_LIMIT: u64 = 16 << 20;
 /// Largest signature file, in bytes.
 pub const SIGNATURE_LIMIT: u64 = 4 << 10;
 /// Largest image manifest, pack manifest or pack descriptor, in bytes.

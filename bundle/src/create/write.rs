@@ -136,7 +136,7 @@ pub(super) fn write(
     };
     let bytes = serde_json::to_vec(&index).map_err(|error| refuse("the index", "bundle.yaml", error))?;
     if bytes.len() as u64 > INDEX_LIMIT {
-        return Err(refuse("the index", "bundle.yaml", "it would be larger than 32 MiB"));
+        return Err(refuse("the index", "bundle.yaml", "it would be larger than 16 MiB"));
     }
     let signature = key.sign(&bytes, &format!("cofferdam bundle {} {}", index.name, index.version));
     if signature.len() as u64 > SIGNATURE_LIMIT {
