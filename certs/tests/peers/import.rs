@@ -388,6 +388,10 @@ fn chains_that_break() {
         },
         Case { roots: Some(middle.clone()), ..case("the intermediate as root", leaf.clone(), key.clone()) },
         Case {
+            roots: Some(middle.clone()),
+            ..case("the intermediate as root, its root in the file", format!("{leaf}{middle}{root}"), key.clone())
+        },
+        Case {
             expected: vec![("cert.chain-extra", WARN)],
             says: vec!["CN=Stranger"],
             ..case("one too many", format!("{stranger}{leaf}{middle}{root}"), key.clone())
