@@ -1,4 +1,4 @@
-//! The crate against programs that others wrote: OpenSSL and age. A program that is missing fails the test.
+//! The crate against programs that others wrote: OpenSSL, age, systemd and cryptsetup. A program that is missing fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bench;
@@ -8,3 +8,4 @@ mod import;
 mod issue;
 mod keys;
 mod keystore;
+mod recovery;
