@@ -47,7 +47,7 @@ pub enum Error {
     #[error("the image {reference} cannot be kept in the registry: {why}")]
     Unnameable {
         /// The full reference.
-        reference: Reference,
+        reference: Box<Reference>,
         /// What stands against it.
         why: String,
     },
@@ -60,9 +60,9 @@ pub enum Error {
         /// The file.
         path: Utf8PathBuf,
         /// What its name or the client promised.
-        expected: Digest,
+        expected: Box<Digest>,
         /// What was found.
-        actual: Digest,
+        actual: Box<Digest>,
         /// How many bytes were read.
         size: u64,
     },

@@ -29,7 +29,7 @@ pub fn upstream_repository(host: &str, repository: &RepositoryName) -> std::resu
 /// The repository under which an image of a bundle is kept.
 pub fn repository_of(reference: &Reference) -> Result<RepositoryName> {
     upstream_repository(reference.registry(), reference.repository())
-        .map_err(|source| Error::Unnameable { reference: reference.clone(), why: source.to_string() })
+        .map_err(|source| Error::Unnameable { reference: Box::new(reference.clone()), why: source.to_string() })
 }
 
 #[cfg(test)]

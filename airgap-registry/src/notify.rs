@@ -1,4 +1,4 @@
-//! Telling systemd how it goes: datagrams to the socket in `NOTIFY_SOCKET` (sd_notify(3), "Type=notify" in
+//! Telling systemd how it goes: datagrams to the socket in `NOTIFY_SOCKET` (`sd_notify(3)`, "Type=notify" in
 //! systemd.service(5)). Outside of systemd nothing happens. Called by the server.
 
 use std::ffi::{OsStr, OsString};

@@ -126,7 +126,6 @@ mod tests {
         let (good, text) = run(&["security", "--offline=true", "--threshold=20", "--no-pager"]);
         let verdict = text.lines().last().unwrap_or_default();
         assert!(good && verdict.contains("Overall exposure level"), "{text}");
-        println!("{verdict}");
         // The same text without its hardening must fail, or the check above says nothing.
         let (service, _) = render(&parameters).split_once("UMask=").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
         fs::write(&unit, service).unwrap();

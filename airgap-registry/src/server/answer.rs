@@ -1,5 +1,7 @@
 //! Answers that several handlers give.
 
+use std::fmt::Display;
+
 use http::header::{HeaderName, HeaderValue};
 use http::{Response, StatusCode, header};
 use serde_json::Value;
@@ -36,20 +38,20 @@ pub(crate) fn json(value: &Value) -> Response<Body> {
 }
 
 /// Sets a header whose value is made of names, digests and numbers only.
-pub(crate) fn set(response: &mut Response<Body>, name: HeaderName, value: impl ToString) -> Result<(), Problem> {
+pub(crate) fn set(response: &mut Response<Body>, name: HeaderName, value: impl Display) -> Result<(), Problem> {
     let value = HeaderValue::from_str(&value.to_string()).map_err(|_| Problem::internal())?;
     response.headers_mut().insert(name, value);
     Ok(())
 }
 
 /// One page of a sorted list, and whether more follows (OCI distribution-spec, "Listing Tags").
-pub(crate) fn page<T: AsRef<str>>(all: Vec<T>, query: &Query) -> Result<(Vec<T>, bool), Problem> {
+pub(crate) fn page(all: impl IntoIterator<Item = String>, query: &Query) -> Result<(Vec<String>, bool), Problem> {
     let number = match query.number.as_deref() {
         None => usize::MAX,
         Some(text) => text.parse().map_err(|_| Problem::bad_request("n must be a number"))?,
     };
-    let after = |item: &T| query.last.as_deref().is_none_or(|last| item.as_ref() > last);
-    let mut rest: Vec<T> = all.into_iter().filter(after).collect();
+    let after = |item: &String| query.last.as_deref().is_none_or(|last| item.as_str() > last);
+    let mut rest: Vec<String> = all.into_iter().filter(after).collect();
     let is_more = rest.len() > number && number > 0;
     rest.truncate(number);
     Ok((rest, is_more))
@@ -68,7 +70,7 @@ mod tests {
 
     #[test]
     fn pages_follow_each_other() {
-        let all = ["a", "b", "c"];
+        let all = ["a", "b", "c"].map(str::to_owned);
         for (query, expected, more) in [
             ("", vec!["a", "b", "c"], false),
             ("n=2", vec!["a", "b"], true),
@@ -79,10 +81,11 @@ mod tests {
             ("n=1&last=z", vec![], false),
         ] {
             let query_ = Query::parse(Some(query)).unwrap();
-            assert_eq!(page(all.to_vec(), &query_).unwrap(), (expected, more), "{query}");
+            let (found, is_more) = page(all.clone(), &query_).unwrap();
+            assert_eq!((found.iter().map(String::as_str).collect(), is_more), (expected, more), "{query}");
         }
         for bad in ["n=-1", "n=x", "n=", "n=99999999999999999999999"] {
-            assert!(page(all.to_vec(), &Query::parse(Some(bad)).unwrap()).is_err(), "{bad}");
+            assert!(page(all.clone(), &Query::parse(Some(bad)).unwrap()).is_err(), "{bad}");
         }
     }
 }

@@ -28,7 +28,7 @@ const MAXIMUM_CONNECTIONS: usize = 1024;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long the headers of a request may take, and how long a connection may wait for the next request.
-const HEADERS: Duration = Duration::from_secs(60);
+const HEADERS: Duration = Duration::from_mins(1);
 /// The most bytes and number of the headers of a request.
 const MAXIMUM_HEADER_BYTES: usize = 32 << 10;
 const MAXIMUM_HEADERS: usize = 64;

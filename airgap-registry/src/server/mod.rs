@@ -39,7 +39,7 @@ pub use connection::Server;
 const CHALLENGE: &str = "Basic realm=\"cofferdam registry\", charset=\"UTF-8\"";
 
 /// How long nothing may arrive of a body, or be taken of an answer.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
 /// Serves until `shutdown` is ready, then finishes what is going on. Tells systemd when it listens.
 pub async fn serve(config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {

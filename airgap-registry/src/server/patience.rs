@@ -90,7 +90,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slow_reader_is_served_and_a_dead_one_is_cut() {
         let (ours, mut theirs) = duplex(1024);
-        let mut ours = Patient::new(ours, Duration::from_secs(60));
+        let mut ours = Patient::new(ours, Duration::from_mins(1));
         let slow = tokio::spawn(async move {
             for _ in 0..10 {
                 tokio::time::sleep(Duration::from_secs(50)).await;
@@ -103,6 +103,6 @@ mod tests {
         let before = Instant::now();
         let error = ours.write_all(&[1; 10 * 1024]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(before.elapsed() >= Duration::from_secs(60) && before.elapsed() < Duration::from_secs(62));
+        assert!(before.elapsed() >= Duration::from_mins(1) && before.elapsed() < Duration::from_secs(62));
     }
 }

@@ -16,8 +16,8 @@ pub(crate) struct Problem {
     pub(crate) status: StatusCode,
     pub(crate) code: &'static str,
     pub(crate) message: String,
-    detail: Option<Value>,
-    header: Option<(header::HeaderName, HeaderValue)>,
+    detail: Option<Box<Value>>,
+    header: Option<Box<(header::HeaderName, HeaderValue)>>,
 }
 
 impl Problem {
@@ -26,7 +26,7 @@ impl Problem {
     }
 
     fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -90,7 +90,7 @@ impl Problem {
             "MANIFEST_BLOB_UNKNOWN",
             "the manifest refers to what the repository does not hold",
         );
-        problem.detail = Some(json!({ "digests": missing }));
+        problem.detail = Some(Box::new(json!({ "digests": missing })));
         problem
     }
 
@@ -142,13 +142,14 @@ impl Problem {
     pub(crate) fn into_response(self) -> Response<Body> {
         let mut error = json!({ "code": self.code, "message": self.message });
         if let (Some(detail), Some(error)) = (self.detail, error.as_object_mut()) {
-            error.insert("detail".to_owned(), detail);
+            error.insert("detail".to_owned(), *detail);
         }
         let body = json!({ "errors": [error] }).to_string();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some((name, value)) = self.header {
+        if let Some(header) = self.header {
+            let (name, value) = *header;
             response.headers_mut().insert(name, value);
         }
         response

@@ -108,8 +108,7 @@ impl Service {
         let (store, wanted) = (Arc::clone(&self.store), name.clone());
         let tags = blocking(move || Ok(if store.has_repository(&wanted) { Some(store.tags(&wanted)?) } else { None }));
         let tags = tags.await?.ok_or_else(Problem::unknown_name)?;
-        let tags = tags.iter().map(|tag| tag.as_str().to_owned()).collect();
-        let (tags, is_more) = answer::page(tags, query)?;
+        let (tags, is_more) = answer::page(tags.iter().map(|tag| tag.as_str().to_owned()), query)?;
         let mut response = answer::json(&json!({ "name": name, "tags": tags }));
         if let (true, Some(last)) = (is_more, tags.last()) {
             answer::link(&mut response, &format!("/v2/{name}/tags/list"), query, last)?;
@@ -120,8 +119,7 @@ impl Service {
     pub(super) async fn catalog(&self, query: &Query) -> Result<Response<Body>, Problem> {
         let store = Arc::clone(&self.store);
         let names = blocking(move || store.repositories()).await?;
-        let names = names.iter().map(|name| name.as_str().to_owned()).collect();
-        let (names, is_more) = answer::page(names, query)?;
+        let (names, is_more) = answer::page(names.iter().map(|name| name.as_str().to_owned()), query)?;
         let mut response = answer::json(&json!({ "repositories": names }));
         if let (true, Some(last)) = (is_more, names.last()) {
             answer::link(&mut response, "/v2/_catalog", query, last)?;

@@ -19,6 +19,9 @@ pub(crate) struct Disk {
     root: Utf8PathBuf,
     /// Root loads bundles into a store that the server's user owns: what root makes is given to that user.
     owner: Option<(u32, u32)>,
+    /// After so many changes all further ones fail, as if the process had been killed.
+    #[cfg(test)]
+    pub(crate) fuse: std::sync::atomic::AtomicUsize,
 }
 
 impl Disk {
@@ -27,7 +30,25 @@ impl Disk {
         let metadata = fs::metadata(root).map_err(Error::io("read", root))?;
         let owner = (rustix::process::geteuid().is_root() && (metadata.uid(), metadata.gid()) != (0, 0))
             .then_some((metadata.uid(), metadata.gid()));
-        Ok(Self { root: root.to_owned(), owner })
+        Ok(Self {
+            root: root.to_owned(),
+            owner,
+            #[cfg(test)]
+            fuse: std::sync::atomic::AtomicUsize::new(usize::MAX),
+        })
+    }
+
+    #[cfg(not(test))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
+    fn burn(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(test)]
+    fn burn(&self) -> io::Result<()> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let left = self.fuse.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+        left.map(drop).map_err(|_| io::Error::other("the fuse is burnt"))
     }
 
     pub(crate) fn root(&self) -> &Utf8Path {
@@ -37,6 +58,7 @@ impl Disk {
     /// A new file, open for reading and writing. Its directory must exist.
     pub(crate) fn create_file(&self, path: &Utf8Path) -> Result<File> {
         let create = || -> io::Result<File> {
+            self.burn()?;
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
             if let Some((user, group)) = self.owner {
                 fchown(&file, Some(user), Some(group))?;
@@ -58,7 +80,7 @@ impl Disk {
         }
         let parent = path.parent().ok_or(Error::Unexpected("a path of the store has no parent"))?;
         self.create_directory(parent)?;
-        match DirBuilder::new().mode(0o700).create(path) {
+        match self.burn().and_then(|()| DirBuilder::new().mode(0o700).create(path)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             Err(error) => return Err(Error::io("create the folder", path)(error)),
@@ -114,7 +136,7 @@ impl Batch<'_> {
     /// See [`Disk::publish`].
     pub(crate) fn publish(&mut self, from: &Utf8Path, to: &Utf8Path) -> Result<()> {
         self.prepare(to)?;
-        fs::rename(from, to).map_err(Error::io("rename to", to))
+        self.disk.burn().and_then(|()| fs::rename(from, to)).map_err(Error::io("rename to", to))
     }
 
     /// See [`Disk::write`].
@@ -124,13 +146,14 @@ impl Batch<'_> {
         }
         let temporary = self.disk.temporary_path()?;
         let mut file = self.disk.create_file(&temporary)?;
-        file.write_all(bytes).and_then(|()| file.sync_data()).map_err(Error::io("write", &temporary))?;
+        let written = file.write_all(bytes).and_then(|()| self.disk.burn()).and_then(|()| file.sync_data());
+        written.map_err(Error::io("write", &temporary))?;
         self.publish(&temporary, path)
     }
 
     /// See [`Disk::remove`].
     pub(crate) fn remove(&mut self, path: &Utf8Path) -> Result<()> {
-        match fs::remove_file(path) {
+        match self.disk.burn().and_then(|()| fs::remove_file(path)) {
             Ok(()) => {
                 self.directories.extend(path.parent().map(Utf8Path::to_owned));
                 Ok(())

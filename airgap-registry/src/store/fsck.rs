@@ -1,5 +1,6 @@
 //! Checking a store from end to end. Reads only. Called by `registry fsck`.
 
+use std::fmt::Display;
 use std::fs::File;
 
 use bundle::oci::{Algorithm, Digest, Hasher, RepositoryName};
@@ -78,7 +79,7 @@ impl FsckReport {
         digests
     }
 
-    fn add(&mut self, kind: ProblemKind, subject: impl ToString, digest: Option<Digest>, message: impl ToString) {
+    fn add(&mut self, kind: ProblemKind, subject: impl Display, digest: Option<Digest>, message: impl Display) {
         self.problems.push(Problem { kind, subject: subject.to_string(), message: message.to_string(), digest });
     }
 }
@@ -119,29 +120,13 @@ impl Store {
                 for hex in disk::names_in(&folder)? {
                     let path = folder.join(&hex);
                     match format!("{algorithm}:{hex}").parse::<Digest>() {
-                        Ok(digest) if self.blob_path(&digest) == path => self.check_blob(&path, &digest, report),
+                        Ok(digest) if self.blob_path(&digest) == path => check_blob(&path, &digest, report),
                         _ => report.add(ProblemKind::Stray, &path, None, "its name is not a digest in its place"),
                     }
                 }
             }
         }
         Ok(())
-    }
-
-    fn check_blob(&self, path: &Utf8Path, expected: &Digest, report: &mut FsckReport) {
-        let mut hasher = Hasher::new(expected.algorithm());
-        match File::open(path).and_then(|mut file| hash_file(&mut file, &mut hasher)) {
-            Ok(size) => {
-                report.blobs += 1;
-                report.bytes += size;
-                let actual = hasher.finish();
-                if actual != *expected {
-                    let message = format!("its {size} bytes have the digest {actual}");
-                    report.add(ProblemKind::CorruptBlob, path, Some(*expected), message);
-                }
-            }
-            Err(error) => report.add(ProblemKind::UnreadableBlob, path, Some(*expected), error),
-        }
     }
 
     fn check_repository(&self, name: &RepositoryName, report: &mut FsckReport) -> Result<()> {
@@ -210,16 +195,10 @@ impl Store {
         Ok(())
     }
 
-    fn check_size(
-        &self,
-        subject: impl ToString,
-        digest: &Digest,
-        expected: u64,
-        report: &mut FsckReport,
-    ) -> Result<()> {
+    fn check_size(&self, subject: impl Display, digest: &Digest, expected: u64, report: &mut FsckReport) -> Result<()> {
         match self.blob_size(digest)? {
             None => {
-                report.add(ProblemKind::MissingBlob, subject, Some(*digest), format!("{digest} is not in the store"))
+                report.add(ProblemKind::MissingBlob, subject, Some(*digest), format!("{digest} is not in the store"));
             }
             Some(size) if size != expected => {
                 let message = format!("{digest} has {size} bytes, {expected} were promised");
@@ -228,5 +207,21 @@ impl Store {
             Some(_) => {}
         }
         Ok(())
+    }
+}
+
+fn check_blob(path: &Utf8Path, expected: &Digest, report: &mut FsckReport) {
+    let mut hasher = Hasher::new(expected.algorithm());
+    match File::open(path).and_then(|mut file| hash_file(&mut file, &mut hasher)) {
+        Ok(size) => {
+            report.blobs += 1;
+            report.bytes += size;
+            let actual = hasher.finish();
+            if actual != *expected {
+                let message = format!("its {size} bytes have the digest {actual}");
+                report.add(ProblemKind::CorruptBlob, path, Some(*expected), message);
+            }
+        }
+        Err(error) => report.add(ProblemKind::UnreadableBlob, path, Some(*expected), error),
     }
 }

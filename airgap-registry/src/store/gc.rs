@@ -16,7 +16,7 @@ use super::{Store, disk, layout};
 use crate::error::{Error, Result};
 
 /// What is younger than this is kept even when nothing refers to it: a push may be about to.
-pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+pub const GRACE: Duration = Duration::from_hours(24);
 
 /// What garbage collection removed, or would remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -34,6 +34,13 @@ pub struct GcReport {
     pub removed_unfinished: u64,
     /// Bytes that become free.
     pub freed_bytes: u64,
+}
+
+struct Marked {
+    /// What is referred to.
+    live: BTreeSet<Digest>,
+    /// Links that no manifest of their repository needs.
+    dead_links: Vec<(RepositoryName, Digest)>,
 }
 
 impl Store {
@@ -62,7 +69,7 @@ impl Store {
 
     fn sweep(&self, dry_run: bool, grace: Duration) -> Result<GcReport> {
         let mut report = GcReport { dry_run, ..GcReport::default() };
-        let (live, dead_links) = self.mark(grace)?;
+        let Marked { live, dead_links } = self.mark(grace)?;
 
         let mut links = self.disk.batch();
         for (name, digest) in &dead_links {
@@ -91,8 +98,8 @@ impl Store {
         Ok(report)
     }
 
-    /// What is referred to, and the links that no manifest of their repository needs.
-    fn mark(&self, grace: Duration) -> Result<(BTreeSet<Digest>, Vec<(RepositoryName, Digest)>)> {
+    /// Walks all repositories and published bundles.
+    fn mark(&self, grace: Duration) -> Result<Marked> {
         let mut live = BTreeSet::new();
         let mut dead_links = Vec::new();
         for name in self.repositories()? {
@@ -116,7 +123,7 @@ impl Store {
         for record in self.bundles()? {
             live.extend(record.index.blobs.iter().map(|blob| blob.digest));
         }
-        Ok((live, dead_links))
+        Ok(Marked { live, dead_links })
     }
 
     fn sweep_unfinished(&self, report: &mut GcReport, grace: Duration) -> Result<()> {

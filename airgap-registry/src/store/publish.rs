@@ -193,3 +193,148 @@ fn remove_intent(intent: &Utf8Path) -> Result<()> {
     }
     fs::remove_dir_all(intent).map_err(Error::io("remove", intent))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+    use super::*;
+    use bundle::load::Sink;
+    use camino::Utf8PathBuf;
+    use serde_json::{Value, json};
+    use std::sync::atomic::Ordering::SeqCst;
+
+    const KEPT: &str = "kept";
+
+    type Breaking = fn(&mut Index);
+
+    struct Release {
+        blobs: Vec<Vec<u8>>,
+        index: Index,
+        bytes: Vec<u8>,
+    }
+
+    /// Two images, one of them an index of which one platform is there, and a pack.
+    fn release() -> Release {
+        let mut blobs = Vec::new();
+        let mut add = |kind: &str, bytes: Vec<u8>| {
+            let link = json!({"mediaType": kind, "digest": Digest::sha256_of(&bytes), "size": bytes.len()});
+            blobs.push(bytes);
+            link
+        };
+        let mut image = |name: &str| {
+            let config = add("application/vnd.oci.image.config.v1+json", format!("{{\"x\":\"{name}\"}}").into_bytes());
+            let layer = add("application/vnd.oci.image.layer.v1.tar", name.as_bytes().to_vec());
+            let manifest = json!({"schemaVersion": 2, "config": config, "layers": [layer]});
+            add(media_type::OCI_MANIFEST, manifest.to_string().into_bytes())
+        };
+        let (one, child, pack) = (image("one"), image("child"), image("pack"));
+        let absent = json!({"mediaType": media_type::OCI_MANIFEST, "digest": Digest::sha256_of(b"arm"), "size": 3});
+        let many = json!({"schemaVersion": 2, "manifests": [child, absent]});
+        let many = add(media_type::OCI_INDEX, many.to_string().into_bytes());
+        let listed = |reference: &str, link: &Value| json!({"reference": reference, "digest": link["digest"], "media-type": link["mediaType"], "size": link["size"]});
+        let content = json!({"digest": Digest::sha256_of(b""), "size": 0});
+        let index = json!({
+            "schema-version": 1, "media-type": media_type::BUNDLE_INDEX, "name": "sample", "version": "1.0.0",
+            "architecture": "amd64", "oci-layout": content, "oci-index": content, "trust": {"next-keys": []},
+            "packs": [{"digest": pack["digest"], "size": pack["size"], "name": "base", "version": "1", "layer": "addon",
+                "description": "", "images": [], "manifests": [], "files": [], "secrets": [], "gates": [],
+                "optional-images": []}],
+            "images": [listed("k8s.gcr.io/one:1", &one), listed("registry.example:5000/many:2", &many)],
+            "blobs": blobs.iter().map(|bytes| json!({"digest": Digest::sha256_of(bytes), "size": bytes.len(),
+                "media-type": ""})).collect::<Vec<_>>(),
+        });
+        let bytes = index.to_string().into_bytes();
+        Release { index: serde_json::from_slice(&bytes).unwrap(), blobs, bytes }
+    }
+
+    fn stage(store: &mut Store, release: &Release) {
+        for bytes in &release.blobs {
+            let mut writer = store.begin(&Digest::sha256_of(bytes), bytes.len() as u64).unwrap();
+            writer.write(bytes).unwrap();
+            writer.commit().unwrap();
+        }
+    }
+
+    fn visible(store: &Store) -> (usize, usize, usize) {
+        (store.repositories().unwrap().len(), store.blobs().unwrap().len(), store.bundles().unwrap().len())
+    }
+
+    /// What is visible after a crash behind so many changes; `None` when the publication had no more of them.
+    fn crash_at(point: usize, release: &Release) -> Option<(usize, usize, usize)> {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::try_from(folder.path().join(KEPT)).unwrap();
+        let mut store = Store::create(&root).unwrap();
+        stage(&mut store, release);
+        store.disk.fuse.store(point, SeqCst);
+        let result = store.publish(&release.index, &release.bytes, b"signature");
+        drop(store);
+        if result.is_ok() {
+            let store = Store::open(&root).unwrap();
+            let list = store.list().unwrap();
+            assert_eq!(list[2].name.as_str(), "registry.example__5000/many");
+            assert_eq!((list[2].tags.len(), list[2].untagged.len()), (1, 1));
+            return None;
+        }
+        // A server that runs at that moment, before anybody completes it, sees nothing that leads nowhere.
+        {
+            let blocker = fs::File::open(root.join("staging/lock")).unwrap();
+            blocker.lock().unwrap();
+            let report = Store::open(&root).unwrap().fsck().unwrap();
+            assert!(report.is_clean(), "point {point}: {:#?}", report.problems);
+        }
+        let mut store = Store::open(&root).unwrap();
+        let seen = visible(&store);
+        assert!(store.fsck().unwrap().is_clean());
+        // The load is started again: all blobs are held, and it ends well.
+        for bytes in &release.blobs {
+            assert!(store.holds(&Digest::sha256_of(bytes), bytes.len() as u64).unwrap(), "point {point}");
+        }
+        store.publish(&release.index, &release.bytes, b"signature").unwrap();
+        assert_eq!(visible(&store), (3, release.blobs.len(), 1));
+        assert_eq!(store.fsck().unwrap().unfinished, 0);
+        Some(seen)
+    }
+
+    #[test]
+    fn a_crash_at_any_point_of_a_publication_leaves_all_of_it_or_nothing() {
+        // Most of the time is spent waiting for syncs: several at once.
+        const LANES: usize = 8;
+        let release = release();
+        let seen: Vec<_> = std::thread::scope(|scope| {
+            let lane =
+                |first| (first..).step_by(LANES).map_while(|point| crash_at(point, &release)).collect::<Vec<_>>();
+            let lanes: Vec<_> = (0..LANES).map(|first| scope.spawn(move || lane(first))).collect();
+            lanes.into_iter().flat_map(|lane| lane.join().unwrap()).collect()
+        });
+        let nothing = seen.iter().filter(|visible| **visible == (0, 0, 0)).count();
+        let all = seen.iter().filter(|visible| **visible == (3, release.blobs.len(), 1)).count();
+        println!("{} crash points: {nothing} leave nothing, {all} leave all of it", seen.len());
+        assert_eq!(nothing + all, seen.len(), "{seen:?}");
+        assert!(nothing >= 3 && all >= 20);
+    }
+
+    #[test]
+    fn what_cannot_be_published_is_refused_before_anything_is_visible() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Utf8PathBuf::try_from(folder.path().join(KEPT)).unwrap();
+        let mut store = Store::create(&root).unwrap();
+        let good = release();
+        stage(&mut store, &good);
+        let broken: [(&str, Breaking); 5] = [
+            ("plain name", |index| index.name = "../../x".to_owned()),
+            ("plain name", |index| index.version = ".hidden".to_owned()),
+            ("cannot be kept", |index| index.images[0].reference = "[::1]:5000/a:b".parse().unwrap()),
+            ("is not in the registry store", |index| index.images[0].digest = Digest::sha256_of(b"absent")),
+            ("cannot be understood", |index| index.images[0].digest = Digest::sha256_of(b"one")),
+        ];
+        for (part, breaking) in broken {
+            let mut index = good.index.clone();
+            breaking(&mut index);
+            let bytes = serde_json::to_vec(&index).unwrap();
+            let error = store.publish(&index, &bytes, b"").unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            assert_eq!(visible(&store), (0, 0, 0), "{part}");
+        }
+        store.publish(&good.index, &good.bytes, b"").unwrap();
+    }
+}

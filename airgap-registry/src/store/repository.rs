@@ -37,25 +37,9 @@ impl Store {
     /// All repositories, sorted.
     pub fn repositories(&self) -> Result<Vec<RepositoryName>> {
         let mut found = Vec::new();
-        self.find_repositories(&self.root().join("repositories"), "", &mut found)?;
+        find_repositories(&self.root().join("repositories"), "", &mut found)?;
         found.sort_unstable();
         Ok(found)
-    }
-
-    fn find_repositories(&self, folder: &Utf8Path, name: &str, found: &mut Vec<RepositoryName>) -> Result<()> {
-        let mut is_repository = false;
-        for component in disk::names_in(folder)? {
-            if component == layout::BLOBS || component == layout::MANIFESTS {
-                is_repository = true;
-            } else if !component.starts_with('_') {
-                let name = if name.is_empty() { component.clone() } else { format!("{name}/{component}") };
-                self.find_repositories(&folder.join(&component), &name, found)?;
-            }
-        }
-        if is_repository {
-            found.push(name.parse().map_err(damaged(folder))?);
-        }
-        Ok(())
     }
 
     /// Whether there is such a repository: something was put into it once.
@@ -226,6 +210,22 @@ impl Store {
         }
         Ok(found)
     }
+}
+
+fn find_repositories(folder: &Utf8Path, name: &str, found: &mut Vec<RepositoryName>) -> Result<()> {
+    let mut is_repository = false;
+    for component in disk::names_in(folder)? {
+        if component == layout::BLOBS || component == layout::MANIFESTS {
+            is_repository = true;
+        } else if !component.starts_with('_') {
+            let name = if name.is_empty() { component.clone() } else { format!("{name}/{component}") };
+            find_repositories(&folder.join(&component), &name, found)?;
+        }
+    }
+    if is_repository {
+        found.push(name.parse().map_err(damaged(folder))?);
+    }
+    Ok(())
 }
 
 /// The digests in a folder of the shape `ALGORITHM/HEX`.

@@ -149,7 +149,12 @@ impl Store {
         if actual != *expected {
             let size = upload.offset;
             self.cancel_upload(upload)?;
-            return Err(Error::WrongDigest { path: data, expected: *expected, actual, size });
+            return Err(Error::WrongDigest {
+                path: data,
+                expected: Box::new(*expected),
+                actual: Box::new(actual),
+                size,
+            });
         }
         upload.file.sync_data().map_err(Error::io("sync", &data))?;
         self.disk.publish(&data, &layout::blob(self.root(), expected))?;

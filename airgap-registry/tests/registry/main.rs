@@ -1,0 +1,11 @@
+//! The registry against its specification, hostile clients, kill −9 and the real clients that will use it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+mod attacks;
+mod clients;
+mod crash;
+mod harness;
+mod http;
+mod import;
+mod protocol;
