@@ -244,15 +244,18 @@ fn swap(facts: &Facts) -> Finding {
 fn clock(facts: &Facts, index: Option<&Index>) -> Vec<Finding> {
     let created = index.and_then(|index| index.created.as_ref());
     let hint = "set the clock (`timedatectl set-time`) and the time zone of the hardware clock";
-    let sane = match (created.map(|text| text.parse::<Timestamp>()), facts.probed_at.parse::<Timestamp>()) {
-        (Some(Ok(created)), Ok(now)) => Finding::new(
+    let dates = (created.map(|text| text.parse::<Timestamp>()), facts.probed_at.parse::<Timestamp>());
+    let sane = if let (Some(Ok(created)), Ok(now)) = dates {
+        Finding::new(
             "time.sane",
             pass_or(now >= created, Outcome::Fail),
             format!("the clock says {now:.0}"),
             format!("not before the bundle was made, {created:.0}"),
             hint,
-        ),
-        _ => Finding::new("time.sane", Outcome::Unknown, "the bundle does not tell when it was made", "not before the bundle was made", hint),
+        )
+    } else {
+        let why = if index.is_none() { "the bundle was not read" } else { "the bundle does not tell when it was made" };
+        Finding::new("time.sane", Outcome::Unknown, why, "not before the bundle was made", hint)
     };
     let hint = "name an NTP server of this network in /etc/systemd/timesyncd.conf, or run chrony";
     let skew = Finding::of("time.skew", &facts.machine.clock_synchronised, "kept by a time service", hint, |found| {

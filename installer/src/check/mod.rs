@@ -55,7 +55,7 @@ pub struct Finding {
     pub measured: String,
     /// What is wanted.
     pub threshold: String,
-    /// What to do about it; absent for a pass.
+    /// What to do about it; absent for a pass, and where nothing is known to be wrong.
     pub hint: Option<String>,
     /// It stands against an installation unless it is accepted.
     pub blocks: bool,
@@ -117,6 +117,10 @@ pub fn run(config: &InstallConfig, facts: &Facts, index: Option<&Index>) -> Repo
     for finding in &mut findings {
         let is_named = config.accept.contains(&finding.id);
         finding.accepted = is_named && finding.blocks && !finding.hard;
+        if finding.outcome == Outcome::Unknown && !finding.blocks {
+            // Nothing is known to be wrong; the reason stands in `measured`.
+            finding.hint = None;
+        }
     }
     let strange: Vec<_> = config.accept.iter().filter(|id| !IDS.contains(&id.as_str())).map(String::as_str).collect();
     if !strange.is_empty() {

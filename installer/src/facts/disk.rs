@@ -105,7 +105,9 @@ pub(super) fn probe(host: &dyn Host) -> (Probed<Vec<Disk>>, Probed<Vec<Swap>>) {
     let areas = needed(host, "/proc/swaps").map(|text| swap_areas(&text));
     let disks = tree.as_ref().map(|tree| {
         let mut disks = disks(tree);
-        disks.iter_mut().for_each(|disk| require_device(host, disk));
+        for disk in &mut disks {
+            require_device(host, disk);
+        }
         disks
     });
     let swap = areas.map(|areas| areas.into_iter().map(|(path, kind)| swap(path, &kind, tree.as_ref().ok())).collect());

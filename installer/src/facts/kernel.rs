@@ -151,9 +151,8 @@ fn dm_crypt(host: &dyn Host, modules: &Modules) -> Result<Presence, String> {
 fn judge_dm_crypt(mapper: bool, unread: Option<&str>, modules: &Modules) -> Result<Presence, String> {
     match (modules, mapper, unread) {
         (Ok(Some(list)), _, _) if lists_module(list, "dm_crypt") => Ok(Presence::Loadable),
-        (Ok(Some(_)), _, _) => Ok(Presence::Missing),
+        (Ok(Some(_)), _, _) | (Ok(None), false, None) => Ok(Presence::Missing),
         (_, true, _) => Ok(Presence::Active),
-        (Ok(None), false, None) => Ok(Presence::Missing),
         (Ok(None), false, Some(reason)) => Err(reason.to_owned()),
         (Err(reason), false, _) => Err(reason.clone()),
     }

@@ -209,7 +209,7 @@ fn tpm(host: &dyn Host) -> Tpm {
     Tpm { present: present.into(), lockout: lockout.into() }
 }
 
-/// tpm2_getcap(1), `TPM2_PT_PERMANENT`: `inLockout: 0`.
+/// `tpm2_getcap`(1), `TPM2_PT_PERMANENT`: `inLockout: 0`.
 fn parse_lockout(text: &str) -> Result<bool, String> {
     let value = text.lines().find_map(|line| line.trim().strip_prefix("inLockout:"));
     match value.map(str::trim) {

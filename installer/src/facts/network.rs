@@ -105,7 +105,9 @@ pub struct Name {
 
 pub(super) fn probe(host: &dyn Host, questions: &Questions) -> Network {
     let adapters = answer(host, "ip", ["--json", "address"]).and_then(|text| parse_adapters(&text)).map(|mut adapters| {
-        adapters.iter_mut().for_each(|adapter| adapter.speed = speed(host, &adapter.name).into());
+        for adapter in &mut adapters {
+            adapter.speed = speed(host, &adapter.name).into();
+        }
         adapters
     });
     let taken = |address: IpAddr| -> Probed<bool> {
