@@ -120,7 +120,7 @@ fn tools(config: &InstallConfig, facts: &Facts, index: Option<&Index>) -> Findin
         }
     }
     if index.is_some() {
-        needed.extend(["containerd", "kubeadm", "kubelet", "runc"]);
+        needed.extend(["containerd", "ctr", "kubeadm", "kubectl", "kubelet", "runc"]);
     }
     let is_brought = |name: &str| {
         let targets = index.iter().flat_map(|index| &index.packs).flat_map(|pack| &pack.files).flat_map(|file| &file.install);

@@ -54,7 +54,8 @@ fn address(config: &InstallConfig, facts: &Facts) -> Vec<Finding> {
                 .flat_map(|adapter| &adapter.addresses)
                 .map(|found| found.address.to_string())
                 .collect();
-            return (Outcome::Fail, format!("no adapter has {own}; there are {}", all.join(", ")));
+            let all = if all.is_empty() { "no addresses".to_owned() } else { all.join(", ") };
+            return (Outcome::Fail, format!("no adapter has {own}; there are {all}"));
         };
         let state = if !adapter.is_up { "is down" } else if adapter.has_carrier { "has a link" } else { "has no link" };
         let outcome = pass_or(adapter.is_up && adapter.has_carrier, Outcome::Fail);

@@ -96,7 +96,7 @@ pub struct Tool {
 
 /// All programs that are looked for.
 pub const TOOLS: &[&str] = &[
-    "arping", "blockdev", "blkid", "conntrack", "containerd", "cryptsetup", "ethtool", "ip", "iptables", "kubeadm", "kubelet",
+    "arping", "blockdev", "blkid", "conntrack", "containerd", "cryptsetup", "ctr", "ethtool", "ip", "iptables", "kubeadm", "kubectl", "kubelet",
     "lsblk", "mkfs.ext4", "modprobe", "mount", "nsenter", "runc", "setpriv", "sfdisk", "socat", "sysctl", "systemctl",
     "systemd-cryptenroll", "systemd-sysusers", "tpm2_getcap", "udevadm", "useradd", "wipefs",
 ];
