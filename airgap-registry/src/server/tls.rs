@@ -33,6 +33,8 @@ pub(crate) fn load(config: &TlsConfig) -> Result<Tls> {
     let chain = certificates(&certificate_path)?;
     let key = private_key(&key_path)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    // By itself first, so that a key that is no use is not blamed on the certificate.
+    provider.key_provider.load_private_key(key.clone_key()).map_err(|_| unusable_key(&key_path))?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|_| Error::Unexpected("the TLS library knows no protocol version"))?;
@@ -88,12 +90,16 @@ fn certificates(path: &Utf8Path) -> Result<Vec<CertificateDer<'static>>> {
 fn private_key(path: &Utf8Path) -> Result<PrivateKeyDer<'static>> {
     let hint = "the key must be readable for the service: owned by its user, or handed over by LoadCredential=";
     let bytes = zeroize::Zeroizing::new(read(path, hint)?);
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| Error::Tls {
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|_| unusable_key(path))
+}
+
+/// Without the parser's words: they could quote the file.
+fn unusable_key(path: &Utf8Path) -> Error {
+    Error::Tls {
         path: path.to_owned(),
-        // The parser's words could quote the file.
         why: "there is no private key in it that can be used".to_owned(),
         hint: "it must be PEM (PKCS#8, SEC 1 or PKCS#1) and not encrypted",
-    })
+    }
 }
 
 fn read(path: &Utf8Path, hint: &'static str) -> Result<Vec<u8>> {

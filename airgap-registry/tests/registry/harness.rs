@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use airgap_registry::{Config, Server, Store, TlsConfig};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -258,6 +258,12 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(bench: &Bench, config: &Config) -> Self {
+        let is_verbose = std::env::var_os("COFFERDAM_TEST_VERBOSE").is_some();
+        Self::start_with(bench, config, if is_verbose { Stdio::inherit() } else { Stdio::null() })
+    }
+
+    /// With its log somewhere.
+    pub(crate) fn start_with(bench: &Bench, config: &Config, log: Stdio) -> Self {
         let socket = bench.path("notify");
         let _ = fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).unwrap();
@@ -266,6 +272,7 @@ impl Process {
         let child = child_test("harness::server_process")
             .env("COFFERDAM_TEST_CONFIG", file)
             .env("NOTIFY_SOCKET", &socket)
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut process = Self { child, address: "127.0.0.1:1".parse().unwrap(), notify };
@@ -288,6 +295,19 @@ impl Process {
 
     pub(crate) fn signal(&self, name: &str) {
         run("kill", &["-s", name, &self.child.id().to_string()]);
+    }
+
+    /// Waits until it ended by itself, without a failure.
+    pub(crate) fn wait(mut self) {
+        let deadline = Instant::now() + Duration::from_secs(25);
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert!(status.success(), "{status}");
+                return;
+            }
+            assert!(Instant::now() < deadline, "the server does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// As a power cut would, as far as a process can tell.
@@ -315,10 +335,7 @@ impl Drop for Process {
 pub(crate) fn child_test(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"]);
-    command.stdout(Stdio::null()).process_group(0);
-    if std::env::var_os("COFFERDAM_TEST_VERBOSE").is_none() {
-        command.stderr(Stdio::null());
-    }
+    command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
     command
 }
 
