@@ -1,8 +1,12 @@
 //! Cofferdam's installer: configuration, facts, checks, the plan, the engine that runs it and its steps.
 //! The `cofferdam` binary is a thin command line over this.
 
+pub mod check;
+pub mod cli;
 pub mod config;
 pub mod engine;
+pub mod facts;
+pub mod headless;
 pub mod host;
 pub mod layout;
 pub mod network;

@@ -3,4 +3,6 @@
 //! Called by the tests in `tests/tests`, the demo and the benches; no part of the product uses it.
 
 pub mod fast_host;
+pub mod fast_site;
+pub mod sample;
 pub mod virtual_machine;

@@ -34,10 +34,16 @@ pub(super) fn findings(config: &InstallConfig, facts: &Facts, index: Option<&Ind
 
 fn architecture(facts: &Facts, index: Option<&Index>) -> Option<Finding> {
     let index = index?;
-    let hint = format!("this bundle's programs and images run on {} only; bring the bundle for this machine", index.architecture);
+    let hint = format!(
+        "this bundle's programs and images run on {} only; bring the bundle for this machine",
+        index.architecture
+    );
     Some(
         Finding::of("bundle.architecture", &facts.machine.architecture, index.architecture.as_str(), &hint, |found| {
-            (pass_or(*found == index.architecture, Outcome::Fail), format!("this machine is {found}, the bundle is for {}", index.architecture))
+            (
+                pass_or(*found == index.architecture, Outcome::Fail),
+                format!("this machine is {found}, the bundle is for {}", index.architecture),
+            )
         })
         .hard()
         .needs_answer(),
@@ -48,10 +54,12 @@ fn processor(facts: &Facts) -> Vec<Finding> {
     let processor = &facts.machine.processor;
     let (least, wanted) = PROCESSORS;
     let threshold = format!("at least {least}, better {wanted}");
-    let mut findings = vec![Finding::of("cpu.count", processor, threshold, "give the machine more processors", |found| {
-        let outcome = if found.count < least { Outcome::Fail } else { pass_or(found.count >= wanted, Outcome::Warn) };
-        (outcome, format!("{} processors", found.count))
-    })];
+    let mut findings =
+        vec![Finding::of("cpu.count", processor, threshold, "give the machine more processors", |found| {
+            let outcome =
+                if found.count < least { Outcome::Fail } else { pass_or(found.count >= wanted, Outcome::Warn) };
+            (outcome, format!("{} processors", found.count))
+        })];
     if facts.machine.architecture.known() != Some(&Architecture::Arm64) {
         let hint = "current container images are built for x86-64-v2; for a virtual machine choose the CPU type `host`";
         findings.push(Finding::of("cpu.level", processor, "x86-64-v2", hint, |found| {
@@ -80,12 +88,20 @@ fn system(config: &InstallConfig, facts: &Facts) -> Vec<Finding> {
     let machine = &facts.machine;
     let name = &config.node.name;
     vec![
-        Finding::of("host.os", &machine.system, "Debian 12", "other systems with systemd may work, but are not tested", |found| {
-            (pass_or(found.id == "debian" && found.version == "12", Outcome::Warn), found.name.clone())
-        }),
-        Finding::of("host.systemd", &machine.systemd, "systemd as PID 1", "the site's services are systemd units", |found| {
-            (pass_or(*found, Outcome::Fail), if *found { "is running" } else { "is not running" }.to_owned())
-        })
+        Finding::of(
+            "host.os",
+            &machine.system,
+            "Debian 12",
+            "other systems with systemd may work, but are not tested",
+            |found| (pass_or(found.id == "debian" && found.version == "12", Outcome::Warn), found.name.clone()),
+        ),
+        Finding::of(
+            "host.systemd",
+            &machine.systemd,
+            "systemd as PID 1",
+            "the site's services are systemd units",
+            |found| (pass_or(*found, Outcome::Fail), if *found { "is running" } else { "is not running" }.to_owned()),
+        )
         .hard(),
         Finding::of(
             "host.name",
@@ -102,16 +118,34 @@ fn system(config: &InstallConfig, facts: &Facts) -> Vec<Finding> {
                 (outcome, if found == name { found.clone() } else { format!("{found}, while node.name is {name}") })
             },
         ),
-        Finding::of("virt", &machine.virtualisation, "bare metal", "keep the machine's disk on fast storage and its memory reserved", |found| {
-            (pass_or(found == "none", Outcome::Warn), if found == "none" { "bare metal".to_owned() } else { format!("runs in {found}") })
-        }),
+        Finding::of(
+            "virt",
+            &machine.virtualisation,
+            "bare metal",
+            "keep the machine's disk on fast storage and its memory reserved",
+            |found| {
+                (
+                    pass_or(found == "none", Outcome::Warn),
+                    if found == "none" { "bare metal".to_owned() } else { format!("runs in {found}") },
+                )
+            },
+        ),
     ]
 }
 
 /// Programs that steps and kubeadm's own checks start; the bundle may bring some of them.
 fn tools(config: &InstallConfig, facts: &Facts, index: Option<&Index>) -> Finding {
     let mut needed = vec![
-        "conntrack", "ip", "iptables", "modprobe", "mount", "nsenter", "setpriv", "sysctl", "systemctl", "systemd-sysusers",
+        "conntrack",
+        "ip",
+        "iptables",
+        "modprobe",
+        "mount",
+        "nsenter",
+        "setpriv",
+        "sysctl",
+        "systemctl",
+        "systemd-sysusers",
     ];
     if let Encryption::Luks2 { tpm2, .. } = &config.storage.encryption {
         needed.extend(["cryptsetup", "lsblk", "mkfs.ext4", "wipefs"]);
@@ -123,10 +157,12 @@ fn tools(config: &InstallConfig, facts: &Facts, index: Option<&Index>) -> Findin
         needed.extend(["containerd", "ctr", "kubeadm", "kubectl", "kubelet", "runc"]);
     }
     let is_brought = |name: &str| {
-        let targets = index.iter().flat_map(|index| &index.packs).flat_map(|pack| &pack.files).flat_map(|file| &file.install);
+        let targets =
+            index.iter().flat_map(|index| &index.packs).flat_map(|pack| &pack.files).flat_map(|file| &file.install);
         targets.into_iter().any(|target| target.path.rsplit('/').next() == Some(name))
     };
-    let is_there = |name: &str| facts.tools.iter().any(|tool| tool.name == name && tool.path.is_some()) || is_brought(name);
+    let is_there =
+        |name: &str| facts.tools.iter().any(|tool| tool.name == name && tool.path.is_some()) || is_brought(name);
     let missing = |names: &[&str]| names.iter().filter(|name| !is_there(name)).copied().collect::<Vec<_>>().join(", ");
     let (lacking, drawback) = (missing(&needed), missing(&["ethtool", "socat"]));
     let hint = "install them from your system's own packages, or bring a bundle that carries them";
@@ -144,12 +180,20 @@ fn tools(config: &InstallConfig, facts: &Facts, index: Option<&Index>) -> Findin
 fn firmware(facts: &Facts) -> Vec<Finding> {
     let firmware = &facts.machine.firmware;
     vec![
-        Finding::of("firmware.uefi", &firmware.uefi, "UEFI", "without UEFI the boot chain is not measured as a whole", |found| {
-            (pass_or(*found, Outcome::Warn), if *found { "UEFI" } else { "legacy BIOS" }.to_owned())
-        }),
-        Finding::of("firmware.secure-boot", &firmware.secure_boot, "on", "switch it on in the firmware's setup", |found| {
-            (pass_or(*found, Outcome::Warn), if *found { "on" } else { "off" }.to_owned())
-        }),
+        Finding::of(
+            "firmware.uefi",
+            &firmware.uefi,
+            "UEFI",
+            "without UEFI the boot chain is not measured as a whole",
+            |found| (pass_or(*found, Outcome::Warn), if *found { "UEFI" } else { "legacy BIOS" }.to_owned()),
+        ),
+        Finding::of(
+            "firmware.secure-boot",
+            &firmware.secure_boot,
+            "on",
+            "switch it on in the firmware's setup",
+            |found| (pass_or(*found, Outcome::Warn), if *found { "on" } else { "off" }.to_owned()),
+        ),
     ]
 }
 
@@ -173,7 +217,8 @@ fn tpm(config: &InstallConfig, facts: &Facts) -> Vec<Finding> {
     }
     let mut findings = vec![present];
     if tpm.present.known() == Some(&true) {
-        let hint = "wait until the lockout has passed, or `tpm2_dictionarylockout --clear-lockout` with its authorisation";
+        let hint =
+            "wait until the lockout has passed, or `tpm2_dictionarylockout --clear-lockout` with its authorisation";
         findings.push(Finding::of("tpm2.lockout", &tpm.lockout, "not in lockout", hint, |found| {
             (pass_or(!found, absent), if *found { "in lockout" } else { "not in lockout" }.to_owned())
         }));
@@ -216,7 +261,8 @@ fn modules(config: &InstallConfig, facts: &Facts) -> Finding {
 fn cgroup(facts: &Facts) -> Finding {
     let hint = "enable the controllers on the kernel's command line (cgroup_enable=…)";
     Finding::of("kernel.cgroup", &facts.kernel.cgroup, CONTROLLERS.join(", "), hint, |found| {
-        let missing: Vec<_> = CONTROLLERS.iter().filter(|name| !found.controllers.iter().any(|has| has == *name)).copied().collect();
+        let missing: Vec<_> =
+            CONTROLLERS.iter().filter(|name| !found.controllers.iter().any(|has| has == *name)).copied().collect();
         if missing.is_empty() {
             (Outcome::Pass, format!("version {}, all controllers", found.version))
         } else {
@@ -259,7 +305,10 @@ fn clock(facts: &Facts, index: Option<&Index>) -> Vec<Finding> {
     };
     let hint = "name an NTP server of this network in /etc/systemd/timesyncd.conf, or run chrony";
     let skew = Finding::of("time.skew", &facts.machine.clock_synchronised, "kept by a time service", hint, |found| {
-        (pass_or(*found, Outcome::Warn), if *found { "synchronised" } else { "no time service keeps the clock" }.to_owned())
+        (
+            pass_or(*found, Outcome::Warn),
+            if *found { "synchronised" } else { "no time service keeps the clock" }.to_owned(),
+        )
     });
     vec![sane, skew]
 }

@@ -22,11 +22,40 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// The ids of all checks.
 pub const IDS: &[&str] = &[
-    "bundle.architecture", "cpu.count", "cpu.level", "disk.choice", "disk.fsync", "disk.in-use", "disk.medium", "disk.size",
-    "dns.forward", "dns.reverse", "firmware.secure-boot", "firmware.uefi", "host.name", "host.os", "host.systemd", "host.tools",
-    "kernel.cgroup", "kernel.modules", "memory.total", "net.address", "net.address-conflict", "net.cidr-overlap", "net.link",
-    "net.mtu", "net.ports", "net.route", "net.vip-free", "site.absent", "swap", "time.sane", "time.skew", "tpm2.lockout",
-    "tpm2.present", "virt",
+    "bundle.architecture",
+    "cpu.count",
+    "cpu.level",
+    "disk.choice",
+    "disk.fsync",
+    "disk.in-use",
+    "disk.medium",
+    "disk.size",
+    "dns.forward",
+    "dns.reverse",
+    "firmware.secure-boot",
+    "firmware.uefi",
+    "host.name",
+    "host.os",
+    "host.systemd",
+    "host.tools",
+    "kernel.cgroup",
+    "kernel.modules",
+    "memory.total",
+    "net.address",
+    "net.address-conflict",
+    "net.cidr-overlap",
+    "net.link",
+    "net.mtu",
+    "net.ports",
+    "net.route",
+    "net.vip-free",
+    "site.absent",
+    "swap",
+    "time.sane",
+    "time.skew",
+    "tpm2.lockout",
+    "tpm2.present",
+    "virt",
 ];
 
 /// How a check ended.
@@ -80,7 +109,13 @@ impl Finding {
     }
 
     /// Judges a fact; one that is not known gives [`Outcome::Unknown`] with its reason.
-    fn of<T>(id: &str, fact: &Probed<T>, threshold: impl Into<String>, hint: &str, judge: impl FnOnce(&T) -> (Outcome, String)) -> Self {
+    fn of<T>(
+        id: &str,
+        fact: &Probed<T>,
+        threshold: impl Into<String>,
+        hint: &str,
+        judge: impl FnOnce(&T) -> (Outcome, String),
+    ) -> Self {
         match fact.as_result() {
             Ok(value) => {
                 let (outcome, measured) = judge(value);
@@ -125,7 +160,13 @@ pub fn run(config: &InstallConfig, facts: &Facts, index: Option<&Index>) -> Repo
     let strange: Vec<_> = config.accept.iter().filter(|id| !IDS.contains(&id.as_str())).map(String::as_str).collect();
     if !strange.is_empty() {
         let hint = "`cofferdam check` prints the ids of all checks; a misspelled id accepts nothing";
-        findings.push(Finding::new("accept", Outcome::Warn, format!("no check is called {}", strange.join(", ")), "ids of checks", hint));
+        findings.push(Finding::new(
+            "accept",
+            Outcome::Warn,
+            format!("no check is called {}", strange.join(", ")),
+            "ids of checks",
+            hint,
+        ));
     }
     Report { schema_version: SCHEMA_VERSION, probed_at: facts.probed_at.clone(), findings }
 }

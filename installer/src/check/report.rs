@@ -29,7 +29,8 @@ impl Report {
 
     /// The ids of failing checks that the configuration let pass, for the site's state.
     pub fn accepted(&self) -> Vec<String> {
-        let mut ids: Vec<_> = self.findings.iter().filter(|finding| finding.accepted).map(|finding| finding.id.clone()).collect();
+        let mut ids: Vec<_> =
+            self.findings.iter().filter(|finding| finding.accepted).map(|finding| finding.id.clone()).collect();
         ids.dedup();
         ids
     }

@@ -35,10 +35,16 @@ pub(super) fn findings(config: &InstallConfig, facts: &Facts, index: Option<&Ind
     findings.extend(sizes(config, facts, index, chosen));
     let (most, wanted) = SYNC;
     let hint = "etcd wants a disk that makes small writes durable quickly: an SSD with power-loss protection";
-    findings.push(Finding::of("disk.fsync", &facts.sync_microseconds, "p99 of small durable writes at most 20 ms, better 10 ms", hint, |found| {
-        let outcome = if *found > most { Outcome::Fail } else { pass_or(*found <= wanted, Outcome::Warn) };
-        (outcome, format!("p99 {}.{} ms", found / 1000, found % 1000 / 100))
-    }));
+    findings.push(Finding::of(
+        "disk.fsync",
+        &facts.sync_microseconds,
+        "p99 of small durable writes at most 20 ms, better 10 ms",
+        hint,
+        |found| {
+            let outcome = if *found > most { Outcome::Fail } else { pass_or(*found <= wanted, Outcome::Warn) };
+            (outcome, format!("p99 {}.{} ms", found / 1000, found % 1000 / 100))
+        },
+    ));
     findings
 }
 
@@ -60,8 +66,20 @@ fn disk<'a>(facts: &'a Facts, choice: &DiskChoice, findings: &mut Vec<Finding>) 
             } else {
                 (Outcome::Warn, format!("not in use; will be erased: {}", disk.contents.join("; ")))
             };
-            findings.push(Finding::new("disk.in-use", outcome, measured, "not in use", "look twice: nothing of it can be brought back"));
-            findings.push(Finding::new("disk.medium", Outcome::Pass, "no installation medium", "no installation medium", ""));
+            findings.push(Finding::new(
+                "disk.in-use",
+                outcome,
+                measured,
+                "not in use",
+                "look twice: nothing of it can be brought back",
+            ));
+            findings.push(Finding::new(
+                "disk.medium",
+                Outcome::Pass,
+                "no installation medium",
+                "no installation medium",
+                "",
+            ));
             Some(disk)
         }
         Err(error) => {
@@ -89,13 +107,26 @@ struct Demand {
 fn sizes(config: &InstallConfig, facts: &Facts, index: Option<&Index>, disk: Option<&Disk>) -> Vec<Finding> {
     let hint = "choose a larger disk or make room; a bundle with fewer packs needs less";
     let Some(index) = index else {
-        return vec![Finding::new("disk.size", Outcome::Unknown, "the bundle was not read", "room for the bundle", hint)];
+        return vec![Finding::new(
+            "disk.size",
+            Outcome::Unknown,
+            "the bundle was not read",
+            "room for the bundle",
+            hint,
+        )];
     };
     let data = data_bytes(index);
-    let files: u64 =
-        index.packs.iter().flat_map(|pack| &pack.files).filter(|file| !file.install.is_empty()).map(|file| file.size).sum();
+    let files: u64 = index
+        .packs
+        .iter()
+        .flat_map(|pack| &pack.files)
+        .filter(|file| !file.install.is_empty())
+        .map(|file| file.size)
+        .sum();
     let root = ROOT + files;
-    let space = |path: &str| facts.filesystem(path).map_or_else(|| Probed::unknown("it was not looked at"), |found| found.space.clone());
+    let space = |path: &str| {
+        facts.filesystem(path).map_or_else(|| Probed::unknown("it was not looked at"), |found| found.space.clone())
+    };
     let is_encrypted = matches!(config.storage.encryption, Encryption::Luks2 { .. });
 
     let mut demands = Vec::new();
@@ -123,7 +154,13 @@ fn sizes(config: &InstallConfig, facts: &Facts, index: Option<&Index>, disk: Opt
         demands.push(Demand { place: disk.path.clone(), size: disk.size_bytes, usable, need: data, has_etcd: true });
     }
     let judged = demands.into_iter().map(|demand| judge(&demand, hint));
-    judged.chain(unknown.into_iter().map(|reason| Finding::new("disk.size", Outcome::Unknown, reason, "room for the bundle", hint))).collect()
+    judged
+        .chain(
+            unknown
+                .into_iter()
+                .map(|reason| Finding::new("disk.size", Outcome::Unknown, reason, "room for the bundle", hint)),
+        )
+        .collect()
 }
 
 /// What the data volume must hold: the store, the images unpacked, and a base.
@@ -141,5 +178,11 @@ fn judge(demand: &Demand, hint: &str) -> Finding {
         pass_or(*usable >= comfortable && left >= whole / 100 * LEFT_PERCENT, Outcome::Warn)
     };
     let threshold = format!("{}, better {} and {LEFT_PERCENT} % left", size(*need), size(comfortable));
-    Finding::new("disk.size", outcome, format!("{} free on {place}, {} needed", size(*usable), size(*need)), threshold, hint)
+    Finding::new(
+        "disk.size",
+        outcome,
+        format!("{} free on {place}, {} needed", size(*usable), size(*need)),
+        threshold,
+        hint,
+    )
 }

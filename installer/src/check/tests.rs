@@ -50,7 +50,8 @@ fn disk(name: &str, serial: Option<&str>, gib: u64) -> Disk {
 }
 
 fn filesystem(path: &str, gib: u64) -> Filesystem {
-    let space = Space { mount: "/".to_owned(), kind: "ext4".to_owned(), size_bytes: gib * GIB, available_bytes: gib * GIB / 2 };
+    let space =
+        Space { mount: "/".to_owned(), kind: "ext4".to_owned(), size_bytes: gib * GIB, available_bytes: gib * GIB / 2 };
     Filesystem { path: path.to_owned(), space: Known(space) }
 }
 
@@ -60,7 +61,11 @@ fn good_facts() -> Facts {
         probed_at: "2026-11-23T12:00:00Z".to_owned(),
         machine: Machine {
             host_name: Known("rack7-a".to_owned()),
-            system: Known(System { id: "debian".to_owned(), version: "12".to_owned(), name: "Debian GNU/Linux 12".to_owned() }),
+            system: Known(System {
+                id: "debian".to_owned(),
+                version: "12".to_owned(),
+                name: "Debian GNU/Linux 12".to_owned(),
+            }),
             architecture: Known(Architecture::Amd64),
             systemd: Known(true),
             virtualisation: Known("none".to_owned()),
@@ -79,7 +84,10 @@ fn good_facts() -> Facts {
         sync_microseconds: Known(900),
         kernel: Kernel {
             release: Known("6.1.0-40-amd64".to_owned()),
-            cgroup: Known(Cgroup { version: 2, controllers: ["cpu", "cpuset", "memory", "pids"].map(str::to_owned).to_vec() }),
+            cgroup: Known(Cgroup {
+                version: 2,
+                controllers: ["cpu", "cpuset", "memory", "pids"].map(str::to_owned).to_vec(),
+            }),
             features: ["overlay", "br_netfilter", "nf_conntrack", "dm_crypt"]
                 .map(|name| Feature { name: name.to_owned(), presence: Known(Presence::Loadable) })
                 .to_vec(),
@@ -99,12 +107,18 @@ fn good_facts() -> Facts {
                 Route { destination: "192.0.2.0/24".to_owned(), gateway: None, adapter: Some("eth0".to_owned()) },
             ]),
             listeners: Known(vec![Listener { port: 22, address: "0.0.0.0".parse().unwrap() }]),
-            fqdn: Some(Name { name: "mgmt.rack7.example.com".to_owned(), addresses: Known(vec!["192.0.2.11".parse().unwrap()]) }),
+            fqdn: Some(Name {
+                name: "mgmt.rack7.example.com".to_owned(),
+                addresses: Known(vec!["192.0.2.11".parse().unwrap()]),
+            }),
             reverse: Known(Some("mgmt.rack7.example.com".to_owned())),
             address_taken: Known(false),
             vip_taken: None,
         },
-        tools: TOOLS.iter().map(|name| Tool { name: (*name).to_owned(), path: Some(format!("/usr/bin/{name}")) }).collect(),
+        tools: TOOLS
+            .iter()
+            .map(|name| Tool { name: (*name).to_owned(), path: Some(format!("/usr/bin/{name}")) })
+            .collect(),
         slowness: 1.0,
         installed: Known(None),
     }
@@ -141,7 +155,9 @@ fn a_good_machine_passes_everything() {
 }
 
 fn luks(case: &mut Case, mode: Tpm2) {
-    let Encryption::Luks2 { tpm2, .. } = &mut case.config.storage.encryption else { panic!("the example is encrypted") };
+    let Encryption::Luks2 { tpm2, .. } = &mut case.config.storage.encryption else {
+        panic!("the example is encrypted")
+    };
     *tpm2 = mode;
 }
 
@@ -255,7 +271,12 @@ fn one_thing_wrong() {
         let mut case = good();
         spoil(&mut case);
         let report = judge(&case);
-        assert!(outcomes(&report, id).contains(expected), "{name}: {id} is {:?}\n{}", outcomes(&report, id), report.to_text());
+        assert!(
+            outcomes(&report, id).contains(expected),
+            "{name}: {id} is {:?}\n{}",
+            outcomes(&report, id),
+            report.to_text()
+        );
         assert_eq!(report.blocking().iter().any(|finding| finding.id == *id), *blocks, "{name}\n{}", report.to_text());
         for finding in report.findings.iter().filter(|finding| finding.outcome == Outcome::Fail) {
             assert!(finding.hint.is_some(), "{name}: a failure names its cure: {finding:?}");
@@ -304,7 +325,11 @@ fn the_first_match_that_fits_one_free_disk_decides() {
         (vec![by_serial("gone"), by_serial("BBBB2222")], "2222", Ok("sdc")),
         (vec![by_size.clone(), by_serial("AAAA1111")], "1111", Ok("sdb")),
         (vec![DiskMatch { max_size_gib: Some(100), ..DiskMatch::default() }], "A1111", Ok("sdb")),
-        (vec![DiskMatch { serial: None, bus: Some("nvme".to_owned()), ..DiskMatch::default() }], "1111", Err("no disk fits")),
+        (
+            vec![DiskMatch { serial: None, bus: Some("nvme".to_owned()), ..DiskMatch::default() }],
+            "1111",
+            Err("no disk fits"),
+        ),
         (vec![by_serial("AAAA1111")], "111", Err("does not name")),
         (vec![by_serial("AAAA1111")], "", Err("does not name")),
         (vec![by_size], "2222", Err("more than one")),
@@ -331,7 +356,14 @@ fn as_text_and_as_json() {
     case.config.accept = vec!["disk.fsync".to_owned()];
     let report = judge(&case);
     let text = report.to_text();
-    for part in ["✘ kernel.modules", "✘ disk.fsync             p99 31.7 ms", "[accepted]", "hint: without dm-crypt", "2 fail", "1 stands against"] {
+    for part in [
+        "✘ kernel.modules",
+        "✘ disk.fsync             p99 31.7 ms",
+        "[accepted]",
+        "hint: without dm-crypt",
+        "2 fail",
+        "1 stands against",
+    ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
     let json = serde_json::to_value(&report).unwrap();

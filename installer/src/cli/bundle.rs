@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{IsTerminal as _, Read, Write as _};
 use std::time::{Duration, Instant};
 
+use bundle::create::{CreateOptions, RegistryOptions, Stage};
 use bundle::index::{Architecture, Index};
 use bundle::keys::{SigningKey, TrustedKeys};
 use bundle::load::{LoadOptions, LoadProgress, LoadReport};
@@ -38,6 +39,9 @@ pub(super) enum Bundle {
         /// Certificates of private registries' CAs, PEM
         #[arg(long)]
         ca_file: Option<Utf8PathBuf>,
+        /// Credentials of registries, in the format of Docker's config.json
+        #[arg(long)]
+        auth_file: Option<Utf8PathBuf>,
     },
     /// Show what is inside, without trusting it
     Inspect {
@@ -100,7 +104,9 @@ impl Bundle {
                     files.secret, files.public, files.id
                 ))
             }
-            Self::Create { file, output, sign_key, ca_file } => create(&file, &output, &sign_key, ca_file),
+            Self::Create { file, output, sign_key, ca_file, auth_file } => {
+                create(&file, &output, &sign_key, ca_file, auth_file)
+            }
             Self::Inspect { bundle, json, trust } => inspect(&bundle, json, &trust),
             Self::Verify { bundle, trust, json } => {
                 let trust = TrustedKeys::load(&trust).map_err(|error| failure(&error))?;
@@ -113,7 +119,10 @@ impl Bundle {
                     print_json(&report)
                 } else {
                     let LoadReport { name, version, key_id, .. } = &report;
-                    print(&format!("{name} {version}: good, signed by {key_id}, {} read\n", megabytes(report.bytes_read)))
+                    print(&format!(
+                        "{name} {version}: good, signed by {key_id}, {} read\n",
+                        megabytes(report.bytes_read)
+                    ))
                 }
             }
             Self::Load { bundle, store, trust, json, progress } => load(&bundle, &store, &trust, json, progress),
@@ -133,25 +142,52 @@ fn open(path: &Utf8Path) -> Result<Box<dyn Read>, Failure> {
         return Ok(Box::new(std::io::stdin().lock()));
     }
     let file = File::open(path).map_err(|error| {
-        Failure::new(super::code::CONFIG, format!("cannot open {path}: {error}"), Some("is the medium there?".to_owned()))
+        Failure::new(
+            super::code::CONFIG,
+            format!("cannot open {path}: {error}"),
+            Some("is the medium there?".to_owned()),
+        )
     })?;
     Ok(Box::new(file))
 }
 
-fn create(file: &Utf8Path, output: &Utf8Path, sign_key: &Utf8Path, ca_file: Option<Utf8PathBuf>) -> Outcome {
+fn create(
+    file: &Utf8Path,
+    output: &Utf8Path,
+    sign_key: &Utf8Path,
+    ca_file: Option<Utf8PathBuf>,
+    auth_file: Option<Utf8PathBuf>,
+) -> Outcome {
     let definition = bundle::definition::BundleDefinition::read(file).map_err(|error| failure(&error))?;
-    let key = SigningKey::load(sign_key, None).map_err(|error| failure(&error))?;
-    let options = bundle::create::CreateOptions { ca_file };
-    let mut last = String::new();
-    let report = bundle::create::create(&definition, output, &key, &options, &mut |progress| {
-        let line = progress.to_string();
-        if line != last {
-            say(&line);
-            last = line;
+    let signing_key = SigningKey::load(sign_key, None).map_err(|error| failure(&error))?;
+    let registries = RegistryOptions { ca_file, auth_file };
+    let options = CreateOptions { output: output.to_owned(), signing_key, registries };
+    let mut last = (Stage::Gather, String::new());
+    let mut at = Instant::now();
+    let report = bundle::create::create(&definition, &options, &mut |progress| {
+        let is_new = last.0 != progress.stage || last.1 != progress.what;
+        // Small objects fly by; what takes long says how far it is.
+        if is_new || at.elapsed() > Duration::from_secs(2) {
+            at = Instant::now();
+            last = (progress.stage, progress.what.to_owned());
+            let verb = match progress.stage {
+                Stage::Gather => "gather",
+                Stage::Compress => "compress",
+                Stage::Write => "write",
+            };
+            let (done, total) = (megabytes(progress.bytes_done), megabytes(progress.bytes_total));
+            say(&format!("{verb:<9} {done} of {total}  {}", progress.what));
         }
     })
     .map_err(|error| failure(&error))?;
-    print(&format!("{}: {}, {} blobs, index {}\n", report.path, megabytes(report.size), report.blobs, report.index))
+    print(&format!(
+        "{}: {}, {} images, {} blobs, signed by {}\n",
+        report.path,
+        megabytes(report.size),
+        report.index.images.len(),
+        report.index.blobs.len(),
+        report.key_id
+    ))
 }
 
 fn inspect(path: &Utf8Path, as_json: bool, trust: &[Utf8PathBuf]) -> Outcome {
@@ -191,13 +227,14 @@ fn inspect(path: &Utf8Path, as_json: bool, trust: &[Utf8PathBuf]) -> Outcome {
 
 fn load(path: &Utf8Path, store: &Utf8Path, trust: &[Utf8PathBuf], json: bool, format: ProgressFormat) -> Outcome {
     let trust = TrustedKeys::load(trust).map_err(|error| failure(&error))?;
-    // Nothing is made on the disk for a bundle that is not trusted.
-    let head = Head::read(open(path)?).map_err(|error| failure(&error))?;
-    let reader = head.verify(&trust).map_err(|error| failure(&error))?;
+    if path != "-" {
+        // Not even the store's directory is made for a bundle that is not trusted.
+        Head::read(open(path)?).and_then(|head| head.check(&trust)).map_err(|error| failure(&error))?;
+    }
     let mut store = super::registry::open_store(store)?;
     let mut meter = Meter::new(format);
     let options = LoadOptions { architecture: Architecture::of_this_machine() };
-    let report = bundle::load::load_from(reader, &mut store, &options, &mut |progress| meter.show(progress))
+    let report = bundle::load::load(open(path)?, &trust, &mut store, &options, &mut |progress| meter.show(progress))
         .map_err(|error| failure(&error))?;
     if json {
         return print_json(&report);
@@ -240,7 +277,9 @@ impl Meter {
         let (done, total) = (progress.bytes_done, progress.bytes_total);
         // Progress that nobody reads is no reason to stop.
         let _ = match self.format {
-            ProgressFormat::Json => writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob})),
+            ProgressFormat::Json => {
+                writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob}))
+            }
             ProgressFormat::Text if is_terminal => {
                 let end = if is_end { "\n" } else { "" };
                 write!(stderr, "\r{:<78}{end}", bytes_line(done, total, self.started.elapsed()))

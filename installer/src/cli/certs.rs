@@ -93,7 +93,8 @@ impl Certs {
                 } else {
                     let text = report.findings.iter().fold(String::new(), |text, finding| {
                         let mark = if finding.severity == Severity::Fail { "FAIL" } else { "warn" };
-                        let hint = finding.hint.as_ref().map(|hint| format!("      hint: {hint}\n")).unwrap_or_default();
+                        let hint =
+                            finding.hint.as_ref().map(|hint| format!("      hint: {hint}\n")).unwrap_or_default();
                         format!("{text}{mark}  {}: {}\n{hint}", finding.id, finding.message)
                     });
                     print(&text)?;
@@ -146,8 +147,9 @@ impl Files {
 fn generate(fqdn: &Fqdn, names: Vec<SubjectAltName>, algorithm: KeyAlgorithm, output: &Utf8Path) -> Outcome {
     let failed = |error: CertsError| failure(&error);
     let now = Timestamp::now();
-    let authority = SiteAuthority::generate(&format!("{} site CA", fqdn.host_label()), algorithm, Validity::AUTHORITY, now)
-        .map_err(failed)?;
+    let authority =
+        SiteAuthority::generate(&format!("{} site CA", fqdn.host_label()), algorithm, Validity::AUTHORITY, now)
+            .map_err(failed)?;
     let key = PrivateKey::generate(algorithm).map_err(failed)?;
     let names = names.into_iter().fold(ServerNames::new(fqdn.clone()).with_short_name(), ServerNames::with);
     let server = authority.issue(&CertificateProfile::Server(names), &key, Validity::LEAF, now).map_err(failed)?;
@@ -171,7 +173,8 @@ fn read(path: &Utf8Path) -> Result<zeroize::Zeroizing<String>, Failure> {
 }
 
 fn refused(findings: &[certs::Finding]) -> Failure {
-    let failing: Vec<_> = findings.iter().filter(|finding| finding.severity == Severity::Fail).map(|finding| finding.id).collect();
+    let failing: Vec<_> =
+        findings.iter().filter(|finding| finding.severity == Severity::Fail).map(|finding| finding.id).collect();
     Failure::new(code::CONFIG, format!("the certificate cannot be used: {}", failing.join(", ")), None)
 }
 

@@ -69,15 +69,18 @@ impl Install {
             return Err(Failure::new(
                 code::CONFIG,
                 "the terminal installer is not part of this version",
-                Some("`cofferdam config example > install.yaml`, fill it in, `cofferdam install --config install.yaml`".to_owned()),
+                Some(
+                    "`cofferdam config example > install.yaml`, fill it in, `cofferdam install --config install.yaml`"
+                        .to_owned(),
+                ),
             ));
         };
         let config = super::config::read(&config)?;
         let host = RealHost;
         refuse_second_run(&host)?;
         let signed = Signed::from_bundle(&config)?;
-        let facts = probe(&host, &config)?;
-        let report = check::run(&config, &facts, Some(&signed.index), State::read(&host).map_err(Failure::unexpected)?.as_ref());
+        let facts = Facts::probe(&host, &Questions::of(&config));
+        let report = check::run(&config, &facts, Some(&signed.index));
         if !self.json {
             say(&report.to_text());
         }
@@ -104,7 +107,8 @@ impl Resume {
         };
         let config = config::parse(&text(layout::CONFIG)?.ok_or_else(nothing)?)
             .map_err(|error| Failure::new(code::CONFIG, &error, Some(error.hint())))?;
-        let plan: Plan = serde_json::from_str(&text(layout::PLAN)?.ok_or_else(nothing)?).map_err(Failure::unexpected)?;
+        let plan: Plan =
+            serde_json::from_str(&text(layout::PLAN)?.ok_or_else(nothing)?).map_err(Failure::unexpected)?;
         if State::read(&host).map_err(Failure::unexpected)?.is_some_and(|state| state.index == plan.index) {
             return print(&format!("site {} is installed; nothing is left to do\n", plan.site));
         }
@@ -124,9 +128,13 @@ impl Resume {
 pub(super) fn check(config: &InstallConfig, json: bool) -> Outcome {
     let host = RealHost;
     let signed = Signed::from_bundle(config)?;
-    let facts = probe(&host, config)?;
-    let report = check::run(config, &facts, Some(&signed.index), State::read(&host).map_err(Failure::unexpected)?.as_ref());
-    if json { print_json(&report)? } else { print(&report.to_text())? }
+    let facts = Facts::probe(&host, &Questions::of(config));
+    let report = check::run(config, &facts, Some(&signed.index));
+    if json {
+        print_json(&report)?
+    } else {
+        print(&report.to_text())?
+    }
     refuse_findings(&report)
 }
 
@@ -144,7 +152,11 @@ impl Signed {
         let path = &config.bundle.path;
         let trust = TrustedKeys::load(&config.bundle.trust).map_err(|error| bundle_failure(&error))?;
         let file = File::open(path).map_err(|error| {
-            Failure::new(code::CONFIG, format!("cannot open the bundle {path}: {error}"), Some("is the medium there?".to_owned()))
+            Failure::new(
+                code::CONFIG,
+                format!("cannot open the bundle {path}: {error}"),
+                Some("is the medium there?".to_owned()),
+            )
         })?;
         let bytes = file.metadata().map_err(Failure::unexpected)?.size();
         let reader = Head::read(file).and_then(|head| head.verify(&trust)).map_err(|error| bundle_failure(&error))?;
@@ -173,10 +185,6 @@ impl Signed {
         let digest = Digest::sha256_of(&index_bytes).to_string();
         Ok(Self { bytes: index.blob_bytes(), index, index_bytes, signature, digest })
     }
-}
-
-fn probe(host: &dyn Host, config: &InstallConfig) -> Result<Facts, Failure> {
-    Facts::probe(host, &Questions::of(config)).map_err(Failure::unexpected)
 }
 
 fn compute(config: &InstallConfig, facts: &Facts, signed: &Signed) -> Result<Plan, Failure> {
@@ -212,7 +220,8 @@ fn refuse_findings(report: &check::Report) -> Outcome {
         let hint = finding.hint.as_deref().map(|hint| format!("\n    hint: {hint}")).unwrap_or_default();
         format!("{text}\n  {}: {}{hint}", finding.id, finding.measured)
     });
-    let hint = "mend them, or name an id under `accept:` in the configuration to let it pass, which is recorded".to_owned();
+    let hint =
+        "mend them, or name an id under `accept:` in the configuration to let it pass, which is recorded".to_owned();
     Err(Failure::new(code::PREFLIGHT, format!("this host is not fit for the installation:{list}"), Some(hint)))
 }
 
@@ -239,12 +248,16 @@ fn store(host: &dyn Host, config: &InstallConfig, plan: &Plan) -> Outcome {
 
 fn run(host: &dyn Host, config: &InstallConfig, plan: &Plan, signed: &Signed, events: Option<&Utf8Path>) -> Outcome {
     let events = events.map(|path| {
-        OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(|error| {
-            Failure::new(code::CONFIG, format!("cannot write events to {path}: {error}"), None)
-        })
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| Failure::new(code::CONFIG, format!("cannot write events to {path}: {error}"), None))
     });
     let mut console = Console::new(events.transpose()?);
-    let engine = Engine { host, config, plan, index: &signed.index, signed_index: (&signed.index_bytes, &signed.signature) };
+    let engine =
+        Engine { host, config, plan, index: &signed.index, signed_index: (&signed.index_bytes, &signed.signature) };
     engine
         .run(&mut |event| console.hear(event))
         .map_err(|error| Failure::new(code::STEP, &error, Some(error.hint())))?;

@@ -7,7 +7,6 @@ mod bundle;
 mod certs;
 mod config;
 mod install;
-mod iso;
 mod registry;
 mod status;
 
@@ -45,9 +44,6 @@ enum Command {
     /// Keys and certificates
     #[command(subcommand)]
     Certs(certs::Certs),
-    /// The medium that carries a bundle
-    #[command(subcommand)]
-    Iso(iso::Iso),
     /// The installed site at a glance
     Status(status::Status),
     /// Print the version
@@ -104,7 +100,6 @@ pub fn main() -> ExitCode {
         Command::Bundle(command) => command.run(),
         Command::Registry(command) => command.run(),
         Command::Certs(command) => command.run(),
-        Command::Iso(command) => command.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Version => print(concat!("cofferdam ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Completions { shell } => {

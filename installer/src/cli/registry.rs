@@ -2,8 +2,7 @@
 
 use std::net::SocketAddr;
 
-use airgap_registry::config::{Config, TlsConfig};
-use airgap_registry::{Error, Store};
+use airgap_registry::{Config, Error, Store, TlsConfig};
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 
@@ -90,7 +89,11 @@ impl Registry {
                     return Ok(());
                 }
                 let what = format!("the store {store} has {} problems", report.problems.len());
-                Err(Failure::new(code::UNEXPECTED, what, Some("load the bundle again to restore what is damaged".to_owned())))
+                Err(Failure::new(
+                    code::UNEXPECTED,
+                    what,
+                    Some("load the bundle again to restore what is damaged".to_owned()),
+                ))
             }
             Self::Gc { store, dry_run, json } => {
                 let report = existing(&store)?.gc(dry_run).map_err(|error| failure(&error))?;
@@ -139,8 +142,7 @@ impl Serve {
         config.validate().map_err(|error| failure(&error))?;
         // The journal keeps what stderr gets; one JSON object a line.
         tracing_subscriber::fmt().json().with_writer(std::io::stderr).init();
-        let runtime = tokio::runtime::Runtime::new().map_err(Failure::unexpected)?;
-        runtime.block_on(airgap_registry::server::run(config)).map_err(|error| failure(&error))
+        airgap_registry::run(config).map_err(|error| failure(&error))
     }
 }
 

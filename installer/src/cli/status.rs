@@ -83,7 +83,11 @@ fn text(report: &Report) -> String {
     if state.encryption == "luks2" {
         let disk = state.disk.as_deref().unwrap_or("?");
         let opened = if volume.opened { "open" } else { "NOT OPEN" };
-        lines.push(format!("Encryption  {} on {disk}, {}, {opened}", volume.encryption, volume.cipher.as_deref().unwrap_or("?")));
+        lines.push(format!(
+            "Encryption  {} on {disk}, {}, {opened}",
+            volume.encryption,
+            volume.cipher.as_deref().unwrap_or("?")
+        ));
         lines.extend(volume.key_slots.iter().map(|slot| format!("            {slot}")));
     } else {
         lines.push("Encryption  NONE: the configuration said so with its token".to_owned());
@@ -93,7 +97,12 @@ fn text(report: &Report) -> String {
         lines.push("Nodes       (the API server does not answer)".to_owned());
     }
     for node in &report.nodes {
-        lines.push(format!("Node        {} {} {}", node.name, if node.ready { "Ready" } else { "NOT READY" }, node.version));
+        lines.push(format!(
+            "Node        {} {} {}",
+            node.name,
+            if node.ready { "Ready" } else { "NOT READY" },
+            node.version
+        ));
     }
     lines.extend(state.packs.iter().map(|pack| format!("Pack        {} {}", pack.name, pack.version)));
     lines.extend(state.accepted.iter().map(|id| format!("Accepted    failing check {id}")));
@@ -106,9 +115,11 @@ fn ca_expires(host: &dyn Host) -> Option<String> {
 }
 
 fn volume(host: &dyn Host, state: &State) -> Volume {
-    let mut volume = Volume { encryption: state.encryption.clone(), opened: false, cipher: None, key_slots: Vec::new() };
+    let mut volume =
+        Volume { encryption: state.encryption.clone(), opened: false, cipher: None, key_slots: Vec::new() };
     let Some(disk) = state.disk.as_ref().filter(|_| state.encryption == "luks2") else { return volume };
-    volume.opened = host.look(format!("/dev/mapper/{}", layout::VOLUME).as_str().into()).is_ok_and(|entry| entry.is_some());
+    volume.opened =
+        host.look(format!("/dev/mapper/{}", layout::VOLUME).as_str().into()).is_ok_and(|entry| entry.is_some());
     let dump = Command::new("cryptsetup").args(["luksDump", "--dump-json-metadata", disk]);
     let Ok(output) = host.must(&dump) else { return volume };
     let header: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
@@ -144,7 +155,8 @@ fn registry(host: &dyn Host) -> String {
 
 fn nodes(host: &dyn Host) -> Vec<Node> {
     let kubeconfig = format!("--kubeconfig={}", layout::ADMIN_KUBECONFIG);
-    let ask = Command::new("kubectl").args([kubeconfig.as_str(), "get", "nodes", "-o", "json", "--request-timeout=10s"]);
+    let ask =
+        Command::new("kubectl").args([kubeconfig.as_str(), "get", "nodes", "-o", "json", "--request-timeout=10s"]);
     let Ok(output) = host.must(&ask) else { return Vec::new() };
     let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let nodes = list["items"].as_array().into_iter().flatten();

@@ -96,7 +96,10 @@ fn fits(disk: &Disk, wanted: &DiskMatch) -> bool {
     equal(&wanted.serial, &disk.serial)
         && equal(&wanted.wwn, &disk.wwn)
         && equal(&wanted.bus, &disk.bus)
-        && wanted.model.as_ref().is_none_or(|part| disk.model.as_ref().is_some_and(|model| model.contains(part.as_str())))
+        && wanted
+            .model
+            .as_ref()
+            .is_none_or(|part| disk.model.as_ref().is_some_and(|model| model.contains(part.as_str())))
         && wanted.min_size_gib.is_none_or(|least| disk.size_bytes >= least.saturating_mul(gib))
         && wanted.max_size_gib.is_none_or(|most| disk.size_bytes <= most.saturating_mul(gib))
 }
@@ -104,10 +107,15 @@ fn fits(disk: &Disk, wanted: &DiskMatch) -> bool {
 /// A disk in words: path, model, serial number and size.
 pub(crate) fn word(disk: &Disk) -> String {
     let model = disk.model.as_ref().map(|model| format!("{model}, ")).unwrap_or_default();
-    let serial = disk.serial.as_ref().map_or_else(|| "no serial number".to_owned(), |serial| format!("serial {serial}"));
+    let serial =
+        disk.serial.as_ref().map_or_else(|| "no serial number".to_owned(), |serial| format!("serial {serial}"));
     format!("{} ({model}{serial}, {})", disk.path, size(disk.size_bytes))
 }
 
 fn words(disks: &[&Disk]) -> String {
-    if disks.is_empty() { "none".to_owned() } else { disks.iter().map(|disk| word(disk)).collect::<Vec<_>>().join("; ") }
+    if disks.is_empty() {
+        "none".to_owned()
+    } else {
+        disks.iter().map(|disk| word(disk)).collect::<Vec<_>>().join("; ")
+    }
 }

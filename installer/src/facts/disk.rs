@@ -116,7 +116,8 @@ pub(super) fn probe(host: &dyn Host) -> (Probed<Vec<Disk>>, Probed<Vec<Swap>>) {
 
 /// In a container lsblk lists the disks of the machine around it, whose mounts it does not see.
 fn require_device(host: &dyn Host, disk: &mut Disk) {
-    let is_device = matches!(host.look(disk.path.as_str().into()), Ok(Some(entry)) if entry.kind == EntryKind::BlockDevice);
+    let is_device =
+        matches!(host.look(disk.path.as_str().into()), Ok(Some(entry)) if entry.kind == EntryKind::BlockDevice);
     if !is_device && disk.in_use.is_none() {
         disk.in_use = Some(format!("there is no device {}: the disk belongs to another system", disk.path));
     }
@@ -133,7 +134,9 @@ fn parse_tree(text: &str) -> Result<Vec<Node>, String> {
 
 fn disks(tree: &[Node]) -> Vec<Disk> {
     let is_disk = |node: &&Node| {
-        node.kind == "disk" && node.size.unwrap_or(0) > 0 && !["zram", "ram", "fd"].iter().any(|name| node.name.starts_with(name))
+        node.kind == "disk"
+            && node.size.unwrap_or(0) > 0
+            && !["zram", "ram", "fd"].iter().any(|name| node.name.starts_with(name))
     };
     tree.iter().filter(is_disk).map(disk).collect()
 }
@@ -207,7 +210,9 @@ fn in_use(node: &Node) -> Option<String> {
         return Some(format!("{} is part of {whole}", node.name));
     }
     node.children.iter().find_map(|child| {
-        in_use(child).or_else(|| (child.kind != "part").then(|| format!("{} is held by {} {}", node.name, child.kind, child.name)))
+        in_use(child).or_else(|| {
+            (child.kind != "part").then(|| format!("{} is held by {} {}", node.name, child.kind, child.name))
+        })
     })
 }
 
@@ -291,20 +296,32 @@ mod tests {
     #[test]
     fn server_disks() {
         let table: [(&str, Option<&str>, bool, &[&str]); 6] = [
-            ("sda", Some("sda1 is mounted at /boot/efi"), false, &[
-                "GPT partition table",
-                "part sda1: vfat filesystem, in use at /boot/efi, 512 MiB",
-                "part sda2: LUKS encrypted volume, 222.6 GiB",
-                "crypt root: ext4 filesystem \"root\", in use at /, 222.5 GiB",
-            ]),
+            (
+                "sda",
+                Some("sda1 is mounted at /boot/efi"),
+                false,
+                &[
+                    "GPT partition table",
+                    "part sda1: vfat filesystem, in use at /boot/efi, 512 MiB",
+                    "part sda2: LUKS encrypted volume, 222.6 GiB",
+                    "crypt root: ext4 filesystem \"root\", in use at /, 222.5 GiB",
+                ],
+            ),
             ("sdb", None, false, &[]),
             ("sdc", Some("sdc is part of a RAID"), false, &["part of a Linux RAID"]),
-            ("sdd", Some("sdd1 is part of an LVM volume group"), false, &[
-                "MBR partition table",
-                "part sdd1: part of an LVM volume group, 1.8 TiB",
-            ]),
+            (
+                "sdd",
+                Some("sdd1 is part of an LVM volume group"),
+                false,
+                &["MBR partition table", "part sdd1: part of an LVM volume group, 1.8 TiB"],
+            ),
             ("sde", None, true, &["MBR partition table", "iso9660 filesystem \"COFFERDAM\""]),
-            ("nvme0n1", None, false, &["GPT partition table", "part nvme0n1p1: ext4 filesystem \"old data\", 476.9 GiB"]),
+            (
+                "nvme0n1",
+                None,
+                false,
+                &["GPT partition table", "part nvme0n1p1: ext4 filesystem \"old data\", 476.9 GiB"],
+            ),
         ];
         let disks = server();
         assert_eq!(disks.iter().map(|disk| disk.name.as_str()).collect::<Vec<_>>(), table.map(|row| row.0));
@@ -331,13 +348,16 @@ mod tests {
         let tree = parse_tree(include_str!("fixtures/lsblk-swap.json")).unwrap();
         let areas = swap_areas(include_str!("fixtures/swaps.txt"));
         let found: Vec<_> = areas.into_iter().map(|(path, kind)| swap(path, &kind, Some(&tree)).encrypted).collect();
-        assert_eq!(found, [
-            Probed::Known(false),
-            Probed::Known(true),
-            Probed::unknown("it is a file"),
-            Probed::Known(true),
-            Probed::unknown("lsblk does not list it"),
-        ]);
+        assert_eq!(
+            found,
+            [
+                Probed::Known(false),
+                Probed::Known(true),
+                Probed::unknown("it is a file"),
+                Probed::Known(true),
+                Probed::unknown("lsblk does not list it"),
+            ]
+        );
         assert!(swap_areas(include_str!("fixtures/swaps-none.txt")).is_empty());
     }
 

@@ -164,9 +164,7 @@ fn lists_device_mapper(text: &str) -> bool {
 
 fn cgroup(host: &dyn Host) -> Result<Cgroup, String> {
     match text(host, "/sys/fs/cgroup/cgroup.controllers") {
-        Ok(Some(text)) => {
-            Ok(Cgroup { version: 2, controllers: text.split_whitespace().map(str::to_owned).collect() })
-        }
+        Ok(Some(text)) => Ok(Cgroup { version: 2, controllers: text.split_whitespace().map(str::to_owned).collect() }),
         Ok(None) => needed(host, "/proc/cgroups").map(|text| parse_cgroups(&text)),
         Err(error) => Err(error.to_string()),
     }
@@ -191,14 +189,17 @@ fn parse_cgroups(text: &str) -> Cgroup {
 
 #[cfg(test)]
 mod tests {
-    use super::{Modules, Presence, judge_dm_crypt, lists_device_mapper, lists_filesystem, lists_module, parse_cgroups};
+    use super::{
+        Modules, Presence, judge_dm_crypt, lists_device_mapper, lists_filesystem, lists_module, parse_cgroups,
+    };
 
     const DEP: &str = "kernel/drivers/md/dm-mod.ko.xz:\nkernel/drivers/md/dm-crypt.ko.xz: kernel/drivers/md/dm-mod.ko.xz\n\
                        kernel/fs/overlayfs/overlay.ko:\nkernel/net/bridge/br_netfilter.ko.zst: kernel/net/bridge/bridge.ko\n";
 
     #[test]
     fn module_lists() {
-        let table = [("dm_crypt", true), ("overlay", true), ("br_netfilter", true), ("bridge", false), ("crypt", false)];
+        let table =
+            [("dm_crypt", true), ("overlay", true), ("br_netfilter", true), ("bridge", false), ("crypt", false)];
         for (name, expected) in table {
             assert_eq!(lists_module(DEP, name), expected, "{name}");
         }

@@ -96,17 +96,42 @@ pub struct Tool {
 
 /// All programs that are looked for.
 pub const TOOLS: &[&str] = &[
-    "arping", "blockdev", "blkid", "conntrack", "containerd", "cryptsetup", "ctr", "ethtool", "ip", "iptables", "kubeadm", "kubectl", "kubelet",
-    "lsblk", "mkfs.ext4", "modprobe", "mount", "nsenter", "runc", "setpriv", "sfdisk", "socat", "sysctl", "systemctl",
-    "systemd-cryptenroll", "systemd-sysusers", "tpm2_getcap", "udevadm", "useradd", "wipefs",
+    "arping",
+    "blockdev",
+    "blkid",
+    "conntrack",
+    "containerd",
+    "cryptsetup",
+    "ctr",
+    "ethtool",
+    "ip",
+    "iptables",
+    "kubeadm",
+    "kubectl",
+    "kubelet",
+    "lsblk",
+    "mkfs.ext4",
+    "modprobe",
+    "mount",
+    "nsenter",
+    "runc",
+    "setpriv",
+    "sfdisk",
+    "socat",
+    "sysctl",
+    "systemctl",
+    "systemd-cryptenroll",
+    "systemd-sysusers",
+    "tpm2_getcap",
+    "udevadm",
+    "useradd",
+    "wipefs",
 ];
 
 const DIRECTORIES: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 pub(super) fn tools(host: &dyn Host) -> Vec<Tool> {
-    let is_program = |path: &String| {
-        matches!(host.look(path.as_str().into()), Ok(Some(Entry { kind: EntryKind::File, mode, .. })) if mode & 0o111 != 0)
-    };
+    let is_program = |path: &String| matches!(host.look(path.as_str().into()), Ok(Some(Entry { kind: EntryKind::File, mode, .. })) if mode & 0o111 != 0);
     TOOLS
         .iter()
         .map(|name| Tool {
@@ -158,7 +183,9 @@ const V2_FLAGS: &[&str] = &["cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_
 
 fn parse_cpuinfo(text: &str) -> Result<Processor, String> {
     let values = |wanted: &'static str| {
-        text.lines().filter_map(move |line| line.split_once(':').filter(|(key, _)| key.trim() == wanted)).map(|(_, value)| value.trim())
+        text.lines()
+            .filter_map(move |line| line.split_once(':').filter(|(key, _)| key.trim() == wanted))
+            .map(|(_, value)| value.trim())
     };
     let count = u32::try_from(values("processor").count()).unwrap_or(u32::MAX);
     if count == 0 {
@@ -264,7 +291,10 @@ mod tests {
     fn lockout() {
         let text = "TPM2_PT_PERMANENT:\n  ownerAuthSet:              0\n  inLockout:                 1\n";
         assert_eq!(parse_lockout(text), Ok(true));
-        assert_eq!(parse_lockout(&text.replace("inLockout:                 1", "inLockout:                 0")), Ok(false));
+        assert_eq!(
+            parse_lockout(&text.replace("inLockout:                 1", "inLockout:                 0")),
+            Ok(false)
+        );
         assert!(parse_lockout("ERROR: no TPM").is_err());
     }
 }

@@ -104,12 +104,13 @@ pub struct Name {
 }
 
 pub(super) fn probe(host: &dyn Host, questions: &Questions) -> Network {
-    let adapters = answer(host, "ip", ["--json", "address"]).and_then(|text| parse_adapters(&text)).map(|mut adapters| {
-        for adapter in &mut adapters {
-            adapter.speed = speed(host, &adapter.name).into();
-        }
-        adapters
-    });
+    let adapters =
+        answer(host, "ip", ["--json", "address"]).and_then(|text| parse_adapters(&text)).map(|mut adapters| {
+            for adapter in &mut adapters {
+                adapter.speed = speed(host, &adapter.name).into();
+            }
+            adapters
+        });
     let taken = |address: IpAddr| -> Probed<bool> {
         adapters.clone().and_then(|adapters| is_taken(host, &adapters, address)).into()
     };
@@ -353,10 +354,13 @@ mod tests {
             "{head}   0: 0100007F:1388 00000000:0000 0A 00000000:00000000\n   1: 0B0200C0:1F90 0B0200C0:0016 01 00000000:00000000\n   \
              2: 00000000000000000000000001000000:192B 00000000000000000000000000000000:0000 0A 00000000:00000000\n"
         );
-        assert_eq!(parse_listeners(&text).unwrap(), [
-            Listener { port: 5000, address: "127.0.0.1".parse().unwrap() },
-            Listener { port: 6443, address: "::1".parse().unwrap() },
-        ]);
+        assert_eq!(
+            parse_listeners(&text).unwrap(),
+            [
+                Listener { port: 5000, address: "127.0.0.1".parse().unwrap() },
+                Listener { port: 6443, address: "::1".parse().unwrap() },
+            ]
+        );
         assert_eq!(parse_listeners(head).unwrap(), []);
         assert!(parse_listeners(&format!("{head} 0: XX:YY 00000000:0000 0A\n")).is_err());
     }
@@ -378,7 +382,11 @@ mod tests {
         ];
         for (address, prefix_length, expected) in table {
             let own = Address { address: address.parse().unwrap(), prefix_length };
-            assert_eq!(network_of(&own).map(|range| range.to_string()).as_deref(), expected, "{address}/{prefix_length}");
+            assert_eq!(
+                network_of(&own).map(|range| range.to_string()).as_deref(),
+                expected,
+                "{address}/{prefix_length}"
+            );
         }
     }
 }

@@ -86,12 +86,15 @@ mod tests {
     #[test]
     fn df() {
         let space = parse_df(include_str!("fixtures/df-root.txt")).unwrap();
-        assert_eq!(space, Space {
-            mount: "/".to_owned(),
-            kind: "ext4".to_owned(),
-            size_bytes: 270_553_174_016,
-            available_bytes: 80_045_621_248,
-        });
+        assert_eq!(
+            space,
+            Space {
+                mount: "/".to_owned(),
+                kind: "ext4".to_owned(),
+                size_bytes: 270_553_174_016,
+                available_bytes: 80_045_621_248,
+            }
+        );
         let head = "Type 1B-blocks Avail Mounted on\n";
         assert_eq!(parse_df(&format!("{head}vfat 10 5 /media/my disk\n")).unwrap().mount, "/media/my disk");
         for bad in ["", head, &format!("{head}ext4 - - /\n"), &format!("{head}ext4\n")] {

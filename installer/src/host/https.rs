@@ -24,12 +24,18 @@ pub(super) fn get(request: &HttpsRequest) -> Result<HttpsAnswer, HostError> {
 
 fn exchange(request: &HttpsRequest) -> Result<HttpsAnswer, String> {
     let deadline = Instant::now() + request.limit;
-    let address = (request.server.as_str(), request.port)
+    let addresses = (request.server.as_str(), request.port)
         .to_socket_addrs()
-        .map_err(|error| format!("the name does not resolve: {error}"))?
-        .next()
-        .ok_or("the name resolves to no address")?;
-    let stream = TcpStream::connect_timeout(&address, request.limit).map_err(|error| format!("connect: {error}"))?;
+        .map_err(|error| format!("the name does not resolve: {error}"))?;
+    // A name may have addresses on which nothing listens, as `localhost` has ::1.
+    let mut connected = Err("the name resolves to no address".to_owned());
+    for address in addresses {
+        connected = TcpStream::connect_timeout(&address, request.limit).map_err(|error| format!("connect: {error}"));
+        if connected.is_ok() {
+            break;
+        }
+    }
+    let stream = connected?;
     let left = deadline.saturating_duration_since(Instant::now()).max(std::time::Duration::from_millis(1));
     stream
         .set_read_timeout(Some(left))

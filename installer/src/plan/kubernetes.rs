@@ -148,7 +148,7 @@ impl Kubernetes {
             1,
             60,
             "kubelet-finalize all",
-            file("/var/lib/kubelet/pki/kubelet-client-current.pem"),
+            Proof::Text { path: "/etc/kubernetes/kubelet.conf".into(), text: "kubelet-client-current.pem".to_owned() },
         );
         phase(
             "kube-proxy",

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use kubernetes::minor as kubernetes_minor;
 
 use crate::config::{Certificates, Encryption, InstallConfig, KeyDerivation, Tpm2};
+use crate::facts::Facts;
 
 /// The version of the plan's JSON.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -28,6 +29,31 @@ pub struct Machine {
     pub tpm2: bool,
     /// How many times slower than a normal server, at least 1: time limits are scaled by it.
     pub slowness: f64,
+}
+
+impl Machine {
+    /// What the plan needs of the facts; the disk is chosen as the configuration says.
+    pub fn of(config: &InstallConfig, facts: &Facts) -> Result<Self, PlanError> {
+        let disk = match &config.storage.disk {
+            None => None,
+            Some(choice) => {
+                let disks = facts.disks.as_result().map_err(|reason| PlanError::Disk {
+                    why: format!("the disks of this machine cannot be listed: {reason}"),
+                    hint: "`cofferdam check` shows what is missing",
+                })?;
+                let disk = crate::facts::choice::choose(disks, choice)
+                    .map_err(|error| PlanError::Disk { why: error.to_string(), hint: error.hint() })?;
+                Some(Disk {
+                    path: disk.path.clone(),
+                    serial: disk.serial.clone().unwrap_or_else(|| disk.name.clone()),
+                    model: disk.model.clone().unwrap_or_else(|| "unknown model".to_owned()),
+                    size: disk.size_bytes,
+                    contents: disk.contents.clone(),
+                })
+            }
+        };
+        Ok(Self { disk, tpm2: facts.machine.tpm2.is_usable(), slowness: facts.slowness })
+    }
 }
 
 /// The disk that becomes the data volume.
@@ -246,6 +272,14 @@ pub enum ServerCertificate {
 pub enum Proof {
     /// This file is there.
     File(#[schemars(with = "String")] Utf8PathBuf),
+    /// This file is there and holds this text.
+    Text {
+        /// The file.
+        #[schemars(with = "String")]
+        path: Utf8PathBuf,
+        /// The text.
+        text: String,
+    },
     /// `kubectl` finds this, for example `configmap kubeadm-config -n kube-system`.
     Object(String),
 }
@@ -286,8 +320,13 @@ pub enum PlanError {
         has: String,
     },
     /// The disk could not be chosen.
-    #[error("{0}")]
-    Disk(String),
+    #[error("{why}")]
+    Disk {
+        /// Why not.
+        why: String,
+        /// What to do about it.
+        hint: &'static str,
+    },
     /// Encryption with a TPM was asked for.
     #[error("storage.encryption.tpm2: require, but this machine has no usable TPM 2.0")]
     NoTpm,
@@ -302,7 +341,7 @@ impl PlanError {
             }
             Self::Version { .. } => "Kubernetes 1.20 to 1.35 are known",
             Self::UnknownPack { .. } => "`cofferdam bundle inspect` lists the packs of a bundle",
-            Self::Disk(_) => "`cofferdam check` lists the disks of this machine",
+            Self::Disk { hint, .. } => hint,
             Self::NoTpm => "switch the TPM on in the firmware's setup, or choose `tpm2: auto`",
         }
     }
@@ -348,9 +387,19 @@ pub fn plan(
         120,
         Action::PrepareHost {
             modules: ["overlay", "br_netfilter", "nf_conntrack"].map(str::to_owned).to_vec(),
-            sysctls: [("net.ipv4.ip_forward", "1"), ("net.bridge.bridge-nf-call-iptables", "1")]
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-                .to_vec(),
+            sysctls: [
+                ("net.ipv4.ip_forward", "1"),
+                ("net.bridge.bridge-nf-call-iptables", "1"),
+                // The kubelet refuses to start on other values (protectKernelDefaults, CIS 4.2.6).
+                ("vm.overcommit_memory", "1"),
+                ("vm.panic_on_oom", "0"),
+                ("kernel.panic", "10"),
+                ("kernel.panic_on_oops", "1"),
+                ("kernel.keys.root_maxkeys", "1000000"),
+                ("kernel.keys.root_maxbytes", "25000000"),
+            ]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .to_vec(),
         },
     );
     let (destroys, escrow) = data_volume(config, machine, &mut steps)?;
@@ -450,7 +499,10 @@ type Escrow = (Vec<String>, Option<Utf8PathBuf>);
 fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> Result<(Vec<Disk>, Escrow), PlanError> {
     match &config.storage.encryption {
         Encryption::Luks2 { tpm2, escrow_recipients, escrow_directory, discards, key_derivation } => {
-            let disk = machine.disk.clone().ok_or_else(|| PlanError::Disk("no disk was chosen".to_owned()))?;
+            let disk = machine.disk.clone().ok_or_else(|| PlanError::Disk {
+                why: "storage.disk is missing: an encrypted data volume needs a disk of its own".to_owned(),
+                hint: "`cofferdam check` lists the disks of this machine",
+            })?;
             let tpm2 = match tpm2 {
                 Tpm2::Require if !machine.tpm2 => return Err(PlanError::NoTpm),
                 Tpm2::Off => false,

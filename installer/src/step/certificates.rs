@@ -104,7 +104,7 @@ pub(crate) fn import_files(
         roots_pem: Some(&roots),
         fqdn: &fqdn,
         vip: config.site.vip,
-        short_name: false,
+        short_name: true,
         now: host.now(),
     };
     let report = certs::import(&request);

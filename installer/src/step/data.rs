@@ -9,6 +9,7 @@ use crate::layout;
 use crate::plan::{Action, Volume};
 
 const CRYPTTAB: &str = "/etc/crypttab";
+const JOURNALD: &str = "/etc/systemd/journald.conf.d/90-cofferdam.conf";
 const UNITS: &str = "/etc/systemd/system";
 
 pub(super) fn mounted(context: &Context, volume: Volume) -> Result<bool, StepError> {
@@ -106,6 +107,8 @@ pub(super) fn bind(context: &Context) -> Result<(), StepError> {
     context.must("systemctl", ["daemon-reload"])?;
     let arguments = ["enable", "--now"].map(str::to_owned).into_iter().chain(names);
     context.must("systemctl", arguments)?;
+    context.host.ensure(JOURNALD.into(), b"# Written by cofferdam.\n[Journal]\nStorage=persistent\n", 0o644)?;
+    context.must("systemctl", ["restart", "systemd-journald.service"])?;
     // What journald kept in memory so far goes to the data volume as well.
     context.must("journalctl", ["--flush"])?;
     Ok(())

@@ -50,6 +50,9 @@ pub(super) fn configure(context: &Context) -> Result<(), StepError> {
 pub(super) fn phase_done(context: &Context, proof: &Proof) -> Result<bool, StepError> {
     match proof {
         Proof::File(path) => Ok(context.host.look(path)?.is_some()),
+        Proof::Text { path, text } => {
+            Ok(context.host.read_text(path)?.is_some_and(|content| content.contains(text.as_str())))
+        }
         Proof::Object(_) if context.host.look(layout::ADMIN_KUBECONFIG.into())?.is_none() => Ok(false),
         Proof::Object(object) if object == "node-role" => {
             let selector = "-l=node-role.kubernetes.io/master";

@@ -1,0 +1,27 @@
+# Cofferdam. Everything that a bare Debian 12 machine lacks is installed by the targets themselves.
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test test-slow bench lint
+
+help: ## This list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup:
+	@tests/setup.sh
+
+build: setup ## The cofferdam binary: target/release/cofferdam
+	cargo build --release --package installer
+
+demo: setup ## The main job: a signed bundle becomes a running cluster, shown for people
+	@tests/demo.sh
+
+test: setup ## All tests that each change must pass (what .ci/run calls)
+	@tests/run.sh
+
+test-slow: setup ## What is too long for each run: the virtual machine matrix
+	@tests/run.sh --slow
+
+bench: setup ## Bench ours beside its peers, as ratios of one run
+	@tests/bench.sh
+
+lint: setup ## Formatting, clippy, banned crates
+	@tests/lint.sh

@@ -1,0 +1,27 @@
+#!/bin/bash
+# Installs the Debian packages that building and testing needs and that are missing. Nothing is fetched when none is.
+# The packages go into an archive folder of their own: another apt on this machine may clear the default one at any time.
+set -euo pipefail
+
+packages=(
+    build-essential ca-certificates cmake curl dpkg-dev git jq python3 pkg-config
+    # peers that check our formats
+    skopeo docker-registry containerd runc minisign age openssl xorriso zstd cryptsetup-bin apache2-utils
+    # test beds
+    mmdebstrap uidmap util-linux iproute2 iptables iputils-ping dnsmasq-base e2fsprogs mtools busybox-static
+    qemu-system-x86 qemu-utils ovmf swtpm systemd
+)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q ' installed$' || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "setup: installing ${missing[*]} (about 2 minutes)" >&2
+    cache=${XDG_CACHE_HOME:-$HOME/.cache}/cofferdam/apt
+    mkdir -p "$cache/partial"
+    sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
+    $sudo apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq -o Dir::Cache::archives="$cache" install --yes --no-install-recommends "${missing[@]}" >&2
+fi
+command -v cargo >/dev/null || { echo "setup: there is no cargo" >&2; echo "hint: install Rust 1.95 or newer with rustup" >&2; exit 1; }
+command -v cargo-nextest >/dev/null || { echo "setup: installing cargo-nextest (about 4 minutes)" >&2; cargo install --locked cargo-nextest; }
