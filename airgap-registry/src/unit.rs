@@ -64,6 +64,7 @@ ProcSubset=pid
 PrivateTmp=true
 PrivateDevices=true
 PrivateUsers=true
+PrivateMounts=true
 ProtectClock=true
 ProtectHostname=true
 ProtectKernelLogs=true
