@@ -11,6 +11,9 @@ use anyhow::{Context as _, Result, bail};
 /// No frame of the agent is longer; a longer one means that the line is out of step.
 const LONGEST_FRAME: usize = 1 << 20;
 
+/// How long a killed command may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(20);
+
 /// Which of a command's two outputs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -72,9 +75,7 @@ impl Agent {
             let (kind, payload) = match self.receive(end) {
                 Ok(frame) => frame,
                 Err(error) => {
-                    let _ = self.send(b'K', b"");
-                    // What comes now belongs to the command that was given up.
-                    self.there = false;
+                    self.give_up();
                     return Err(error.context(format!(
                         "until then it wrote\n{}{}",
                         String::from_utf8_lossy(&stdout),
@@ -105,6 +106,21 @@ impl Agent {
                 other => bail!("the agent sent a frame of kind {other}: the line is out of step"),
             }
         }
+    }
+
+    /// Kills the command and reads what it still says, so that the next one's answer is not mistaken for it.
+    fn give_up(&mut self) {
+        let end = Instant::now() + KILL_LIMIT;
+        let mut in_step = self.send(b'K', b"").is_ok();
+        while in_step {
+            match self.receive(end) {
+                Ok((b'X', _)) => return,
+                Ok(_) => {}
+                Err(_) => in_step = false,
+            }
+        }
+        // Only an agent that starts again, with the machine, is trusted now.
+        self.there = false;
     }
 
     fn send(&mut self, kind: u8, payload: &[u8]) -> Result<()> {

@@ -212,12 +212,13 @@ impl VirtualMachine {
         result.map_err(|error| self.explain(error, "the machine did not come up"))
     }
 
-    /// Waits until systemd has started all units. A unit that failed is an error that names it.
+    /// Waits until systemd has started all units and udev knows all devices. A unit that failed is an error that names it.
     pub fn wait_until_up(&mut self, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         self.wait_for_agent(limit)?;
         let rest = end.saturating_duration_since(Instant::now());
-        let state = self.run_for("systemctl is-system-running --wait", rest)?;
+        // udev goes on with devices that no unit waits for, such as an optical drive.
+        let state = self.run_for("systemctl is-system-running --wait; udevadm settle", rest)?;
         if state.stdout.trim() != "running" {
             let failed = self
                 .run("systemctl --no-legend --plain list-units --failed; journalctl -b -p err --no-pager | tail -20")?;
