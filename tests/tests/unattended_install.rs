@@ -24,7 +24,7 @@ fn wait_for_workload(site: &FastSite) -> Value {
     loop {
         match site.ask_workload() {
             Ok(answer) => return json(&answer),
-            Err(error) if began.elapsed() > Duration::from_secs(240) => panic!("the workload does not answer: {error:#}"),
+            Err(error) if began.elapsed() > Duration::from_mins(4) => panic!("the workload does not answer: {error:#}"),
             Err(_) => std::thread::sleep(Duration::from_secs(1)),
         }
     }
@@ -46,7 +46,7 @@ fn a_bundle_becomes_a_cluster_and_survives_power_cuts() {
 
     // Power cut in the middle: when the control plane's manifests are there.
     let mut install = site.host.spawn(&["/root/cofferdam", "install", "--config", "/root/install.yaml"]).unwrap();
-    let cut = site.host.wait_for(&["test", "-e", "/etc/kubernetes/manifests/etcd.yaml"], Duration::from_secs(300));
+    let cut = site.host.wait_for(&["test", "-e", "/etc/kubernetes/manifests/etcd.yaml"], Duration::from_mins(5));
     if let Err(error) = cut {
         let _ = install.kill();
         let output = install.wait_with_output().unwrap();

@@ -131,9 +131,9 @@ pub(super) fn check(config: &InstallConfig, json: bool) -> Outcome {
     let facts = Facts::probe(&host, &Questions::of(config));
     let report = check::run(config, &facts, Some(&signed.index));
     if json {
-        print_json(&report)?
+        print_json(&report)?;
     } else {
-        print(&report.to_text())?
+        print(&report.to_text())?;
     }
     refuse_findings(&report)
 }

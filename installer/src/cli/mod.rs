@@ -7,6 +7,7 @@ mod bundle;
 mod certs;
 mod config;
 mod install;
+mod iso;
 mod registry;
 mod status;
 
@@ -44,6 +45,9 @@ enum Command {
     /// Keys and certificates
     #[command(subcommand)]
     Certs(certs::Certs),
+    /// The medium that carries a bundle
+    #[command(subcommand)]
+    Iso(iso::Iso),
     /// The installed site at a glance
     Status(status::Status),
     /// Print the version
@@ -100,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Bundle(command) => command.run(),
         Command::Registry(command) => command.run(),
         Command::Certs(command) => command.run(),
+        Command::Iso(command) => command.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Version => print(concat!("cofferdam ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Completions { shell } => {
@@ -145,6 +150,17 @@ pub(crate) fn say(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::{Arguments, CommandFactory};
+
+    /// What others parse: a change of a schema is seen in review, and its version is raised with it.
+    #[test]
+    fn schemas_are_as_recorded() {
+        insta::assert_json_snapshot!("schema-config", crate::config::InstallConfig::json_schema());
+        insta::assert_json_snapshot!("schema-plan", schemars::schema_for!(crate::plan::Plan));
+        insta::assert_json_snapshot!("schema-event", schemars::schema_for!(crate::engine::event::Event));
+        insta::assert_json_snapshot!("schema-facts", crate::facts::Facts::json_schema());
+        insta::assert_json_snapshot!("schema-report", crate::check::Report::json_schema());
+        insta::assert_json_snapshot!("schema-index", bundle::index::Index::json_schema());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

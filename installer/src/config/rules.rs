@@ -150,26 +150,23 @@ fn storage_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static st
 fn network_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static str, String)) {
     let pods = config.cluster.pod_cidr.parse::<Cidr>();
     let services = config.cluster.service_cidr.parse::<Cidr>();
-    match (&pods, &services) {
-        (Ok(pods), Ok(services)) => {
-            if pods.overlaps(services) {
-                problem("cluster.pod-cidr", format!("{pods} and cluster.service-cidr {services} overlap"));
-            }
-            for (key, cidr) in [("cluster.pod-cidr", pods), ("cluster.service-cidr", services)] {
-                for address in [Some(config.node.address), config.site.vip].into_iter().flatten() {
-                    if cidr.contains(address) {
-                        problem(key, format!("{cidr} holds {address}, an address of this host"));
-                    }
+    if let (Ok(pods), Ok(services)) = (&pods, &services) {
+        if pods.overlaps(services) {
+            problem("cluster.pod-cidr", format!("{pods} and cluster.service-cidr {services} overlap"));
+        }
+        for (key, cidr) in [("cluster.pod-cidr", pods), ("cluster.service-cidr", services)] {
+            for address in [Some(config.node.address), config.site.vip].into_iter().flatten() {
+                if cidr.contains(address) {
+                    problem(key, format!("{cidr} holds {address}, an address of this host"));
                 }
             }
         }
-        _ => {
-            if let Err(error) = pods {
-                problem("cluster.pod-cidr", error.to_string());
-            }
-            if let Err(error) = services {
-                problem("cluster.service-cidr", error.to_string());
-            }
+    } else {
+        if let Err(error) = pods {
+            problem("cluster.pod-cidr", error.to_string());
+        }
+        if let Err(error) = services {
+            problem("cluster.service-cidr", error.to_string());
         }
     }
 }

@@ -116,7 +116,7 @@ impl Command {
             stdin: None,
             stdin_file: None,
             secret_output: false,
-            limit: Duration::from_secs(60),
+            limit: Duration::from_mins(1),
         }
     }
 
@@ -134,7 +134,7 @@ impl Command {
         self
     }
 
-    /// Sets a variable. The environment is otherwise PATH, HOME and LC_ALL only. Never a secret.
+    /// Sets a variable. The environment is otherwise PATH, HOME and `LC_ALL` only. Never a secret.
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));

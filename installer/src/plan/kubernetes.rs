@@ -55,7 +55,7 @@ impl Kubernetes {
         })
     }
 
-    /// The map's name lost its version in 1.24 (kubeadm feature UnversionedKubeletConfigMap).
+    /// The map's name lost its version in 1.24 (kubeadm feature `UnversionedKubeletConfigMap`).
     fn kubelet_config_map(&self) -> String {
         match minor(&self.version) {
             Some(minor) if minor < 24 => format!("kubelet-config-1.{minor}"),

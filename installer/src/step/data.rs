@@ -46,7 +46,8 @@ fn mount_encrypted(context: &Context, tpm2: bool, discards: bool) -> Result<(), 
         hint: "start the installation again".to_owned(),
     })?;
     let uuid = context.must("cryptsetup", ["luksUUID", device])?.text();
-    let mut options = vec!["luks", "nofail"];
+    // timeout=0: the prompt for the recovery key waits for as long as it takes.
+    let mut options = vec!["luks", "timeout=0", "nofail"];
     if tpm2 {
         options.push("tpm2-device=auto");
     }
@@ -63,7 +64,7 @@ fn mount_encrypted(context: &Context, tpm2: bool, discards: bool) -> Result<(), 
     let unit = format!(
         "# Written by cofferdam.\n[Unit]\nDescription=Cofferdam data volume\n\
          Requires=systemd-cryptsetup@{0}.service\nAfter=systemd-cryptsetup@{0}.service\n\n\
-         [Mount]\nWhat={mapped}\nWhere={1}\nType=ext4\nOptions=nodev,nosuid{2}\n\n\
+         [Mount]\nWhat={mapped}\nWhere={1}\nType=ext4\nOptions=defaults{2}\n\n\
          [Install]\nWantedBy=multi-user.target\n",
         layout::VOLUME,
         layout::DATA,
@@ -79,7 +80,7 @@ fn mount_encrypted(context: &Context, tpm2: bool, discards: bool) -> Result<(), 
     }
     if !is_mounted(context, layout::DATA)? {
         context.host.make_directory(layout::DATA.into(), 0o711)?;
-        context.must("mount", ["-t", "ext4", "-o", "nodev,nosuid", &mapped, layout::DATA])?;
+        context.must("mount", ["-t", "ext4", &mapped, layout::DATA])?;
     }
     context.must("systemctl", ["enable", name.as_str()])?;
     Ok(())

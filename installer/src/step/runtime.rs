@@ -11,7 +11,7 @@ const UNIT: &str = "/etc/systemd/system/containerd.service";
 const CERTS_D: &str = "/etc/containerd/certs.d";
 
 pub(super) fn done(context: &Context, sandbox_image: &str, mirror: &str) -> Result<bool, StepError> {
-    for (path, content) in files(context, sandbox_image, mirror)? {
+    for (path, content) in files(context, sandbox_image, mirror) {
         if !context.host.holds(path.into(), content.as_bytes(), 0o644)? {
             return Ok(false);
         }
@@ -21,7 +21,7 @@ pub(super) fn done(context: &Context, sandbox_image: &str, mirror: &str) -> Resu
 }
 
 pub(super) fn run(context: &Context, sandbox_image: &str, mirror: &str) -> Result<(), StepError> {
-    for (path, content) in files(context, sandbox_image, mirror)? {
+    for (path, content) in files(context, sandbox_image, mirror) {
         context.host.ensure(path.into(), content.as_bytes(), 0o644)?;
     }
     context.must("systemctl", ["daemon-reload"])?;
@@ -58,16 +58,16 @@ fn present(context: &Context) -> Result<Vec<String>, StepError> {
     Ok(output.text().lines().map(str::to_owned).collect())
 }
 
-fn files(context: &Context, sandbox_image: &str, mirror: &str) -> Result<Vec<(&'static str, String)>, StepError> {
+fn files(context: &Context, sandbox_image: &str, mirror: &str) -> Vec<(&'static str, String)> {
     let version = Command::new("containerd").arg("--version");
     let version = context.host.run(&version, &mut |_| {}).map(|output| output.text()).unwrap_or_default();
     let major =
         version.split_whitespace().nth(2).and_then(|word| word.trim_start_matches('v').split('.').next()?.parse().ok());
-    Ok(vec![
+    vec![
         (CONFIG, render_config(major.unwrap_or(1), sandbox_image)),
         (HOSTS, render_hosts(mirror)),
         (UNIT, render_unit()),
-    ])
+    ]
 }
 
 /// containerd's configuration: `version = 2` for 1.x, `version = 3` with the split CRI plugins for 2.x.

@@ -50,7 +50,7 @@ fn answer(site: &FastSite) -> Result<String> {
     let began = Instant::now();
     loop {
         match site.ask_workload() {
-            Err(_) if began.elapsed() < Duration::from_secs(120) => std::thread::sleep(Duration::from_secs(1)),
+            Err(_) if began.elapsed() < Duration::from_mins(2) => std::thread::sleep(Duration::from_secs(1)),
             result => return result,
         }
     }
