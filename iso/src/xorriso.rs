@@ -26,8 +26,9 @@ pub(crate) fn write(output: &Utf8Path, label: &str, grafts: &[Graft]) -> Result<
     let mut command = Command::new("xorriso");
     // Without this it would read a configuration of the user.
     command.arg("-no_rc").args(["-as", "mkisofs", "-quiet"]);
-    // -r: owner root, modes readable to all; no padding, so that the volume's size is the file's.
-    command.args(["-r", "-iso-level", "3", "-no-pad", "-V", label, "-A", "COFFERDAM", "-volset", label]);
+    // -r: the owner is root. The sources' modes do not count. No padding, so that the volume's size is the file's.
+    command.args(["-r", "-file-mode", "0444", "-dir-mode", "0555"]);
+    command.args(["-iso-level", "3", "-no-pad", "-V", label, "-A", "COFFERDAM", "-volset", label]);
     command.arg(format!("--modification-date={DATE}")).args(["--set_all_file_dates", DATE]);
     command.args(["-o", output.as_str(), "-graft-points"]);
     command.args(grafts.iter().map(|graft| format!("{}={}", escaped(&graft.to), escaped(graft.from.as_str()))));
