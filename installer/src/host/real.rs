@@ -1,7 +1,7 @@
 //! The machine itself. The only place of the installer that starts processes, writes files and reads the clock.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek as _, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
@@ -241,20 +241,13 @@ fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostErr
         .env("LC_ALL", "C.UTF-8")
         .envs(command.environment.iter().map(|(name, value)| (name, value)))
         .stdin(match (&command.stdin, &command.stdin_file) {
-            (Some(_), _) => Stdio::piped(),
+            (Some(input), _) => in_memory(input).map_err(|source| start_failed(command, source))?.into(),
             (None, Some(path)) => File::open(path).map_err(|error| failed("open", path, error))?.into(),
             (None, None) => Stdio::null(),
         })
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = process.spawn().map_err(|source| HostError::Start { program: command.program.clone(), source })?;
-
-    if let (Some(mut pipe), Some(input)) = (child.stdin.take(), command.stdin.clone()) {
-        // A command may end without reading all of it; its status tells then.
-        std::thread::spawn(move || {
-            let _ = pipe.write_all(&input);
-        });
-    }
+    let mut child = process.spawn().map_err(|source| start_failed(command, source))?;
     let (sender, receiver) = mpsc::channel();
     let out = child.stdout.take().map(|pipe| forward(pipe, sender.clone(), Line::Out));
     let err = child.stderr.take().map(|pipe| forward(pipe, sender, Line::Err));
@@ -322,6 +315,18 @@ fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostErr
     }
     output.status = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     Ok(output)
+}
+
+/// A file without a name that exists in memory only. Not a pipe: systemd-cryptenroll 252 seeks in what it reads a key from.
+fn in_memory(content: &[u8]) -> std::io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("cofferdam-stdin", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
+}
+
+fn start_failed(command: &Command, source: std::io::Error) -> HostError {
+    HostError::Start { program: command.program.clone(), source }
 }
 
 fn forward(
