@@ -9,6 +9,8 @@ stage "Kubernetes from the Debian archive" "8 minutes the first time, nothing wh
 tests/kubernetes/images.sh >/dev/null
 stage "The host tree" "70 s the first time"
 tests/hosts/tree.sh >/dev/null
+stage "The virtual machine's disk" "2 minutes the first time"
+tests/machines/debian.sh >/dev/null
 stage "Build" "6 minutes the first time"
 cargo build --workspace --bins
 cargo test --workspace --no-run --quiet

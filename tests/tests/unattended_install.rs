@@ -30,7 +30,58 @@ fn wait_for_workload(site: &FastSite) -> Value {
     }
 }
 
-/// Bad input is refused before anything is written, then: install with a power cut in the middle, resume, status, the
+/// What an operator may get wrong: exit code, what the error names, and that nothing was written.
+#[test]
+fn bad_input_is_refused_with_a_hint_before_anything_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let sample = sample::make(folder.path()).unwrap();
+    let site = FastSite::bare(&sample).unwrap();
+    let foreign = folder.path().join("foreign");
+    let made = std::process::Command::new(sample::cofferdam().unwrap()).args(["bundle", "keygen"]).arg(&foreign).output();
+    assert!(made.unwrap().status.success());
+    site.host.copy_in(&foreign.join("signing.pub"), "/root/foreign.pub", 0o644).unwrap();
+    site.must(&["certs", "generate", "--fqdn", "other.site.test", "--output", "/root/other"]).unwrap();
+    let mut cut = std::fs::read(&sample.bundle).unwrap();
+    let middle = cut.len() / 2;
+    cut[200] ^= 1;
+    cut.truncate(middle);
+    site.host.write_file("/root/cut.tar.zst", &cut, 0o644).unwrap();
+
+    let good = tests::fast_site::answers();
+    let import = "certificates: {mode: import, certificate: /root/other/server.crt, key: {file: KEY}, roots: /root/other/site-ca.crt}\n";
+    let none = "storage:\n  encryption: {mode: none, token: store-secrets-unencrypted}\n";
+    let luks = |disk: &str| {
+        format!(
+            "storage:\n  {disk}\n  encryption: {{mode: luks2, escrow-recipients: \
+             [age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p]}}\n"
+        )
+    };
+    assert!(good.contains(none));
+    let table: Vec<(&str, String, i32, &str)> = vec![
+        ("an unknown key", format!("{good}colour: blue\n"), 2, "unknown field `colour`"),
+        ("a wrong type", good.replace("schema-version: 1", "schema-version: one"), 2, "invalid type"),
+        ("a missing token", good.replace("store-secrets-unencrypted", "yes"), 2, "store-secrets-unencrypted"),
+        ("a name that does not resolve", good.replace(FQDN, "nobody.site.test"), 3, "dns.forward"),
+        ("an address of another host", good.replace("10.77.0.11", "10.77.0.12"), 3, "net.address"),
+        ("a missing bundle", good.replace("bundle.tar.zst", "nothing.tar.zst"), 2, "/media/nothing.tar.zst"),
+        ("a damaged bundle", good.replace("/media/bundle.tar.zst", "/root/cut.tar.zst"), 4, "bundle"),
+        ("a foreign key", good.replace("/media/trust.pub", "/root/foreign.pub"), 4, "not trusted"),
+        ("a missing secret file", format!("{good}{}", import.replace("KEY", "/root/nothing.key")), 3, "/root/nothing.key"),
+        ("a certificate for another name", format!("{good}{}", import.replace("KEY", "/root/other/server.key")), 3, "cert.san"),
+        ("encryption without dm-crypt", good.replace(none, &luks("disk: {erase: \"0001\"}")), 3, "kernel.modules"),
+        ("encryption without a disk", good.replace(none, &luks("")), 2, "storage.disk"),
+    ];
+    for (what, answers, code, expected) in table {
+        site.host.write_file("/root/bad.yaml", &answers, 0o600).unwrap();
+        let output = site.cofferdam(&["install", "--config", "/root/bad.yaml"]).unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{what}: {stderr}");
+        assert!(stderr.contains(expected) && stderr.contains("hint: "), "{what}: {stderr}");
+        assert_eq!(site.host.shell("ls -A /var/lib/cofferdam").unwrap(), "", "{what}");
+    }
+}
+
+/// Install with a power cut in the middle, resume, status, the
 /// workload by FQDN, a reboot, a second run.
 #[test]
 fn a_bundle_becomes_a_cluster_and_survives_power_cuts() {

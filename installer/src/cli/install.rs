@@ -85,6 +85,7 @@ impl Install {
             say(&report.to_text());
         }
         refuse_findings(&report)?;
+        refuse_certificate(&host, &config)?;
         let plan = compute(&config, &facts, &signed)?;
         if self.plan_only {
             return if self.json { print_json(&plan) } else { print(&plan.to_text()) };
@@ -135,7 +136,8 @@ pub(super) fn check(config: &InstallConfig, json: bool) -> Outcome {
     } else {
         print(&report.to_text())?;
     }
-    refuse_findings(&report)
+    refuse_findings(&report)?;
+    refuse_certificate(&host, config)
 }
 
 /// The verified head of a bundle.
@@ -223,6 +225,18 @@ fn refuse_findings(report: &check::Report) -> Outcome {
     let hint =
         "mend them, or name an id under `accept:` in the configuration to let it pass, which is recorded".to_owned();
     Err(Failure::new(code::PREFLIGHT, format!("this host is not fit for the installation:{list}"), Some(hint)))
+}
+
+/// An operator's certificate is judged before anything is written: all that is wrong with it, at once.
+fn refuse_certificate(host: &dyn Host, config: &InstallConfig) -> Outcome {
+    let config::Certificates::Import { certificate, key, roots } = &config.certificates else { return Ok(()) };
+    crate::step::import_files(host, config, certificate, &key.file, roots).map(drop).map_err(|reason| {
+        let hint = format!(
+            "`cofferdam certs verify --certificate {certificate} --key {} --roots {roots} --fqdn {}` shows each finding with a hint",
+            key.file, config.site.fqdn
+        );
+        Failure::new(code::PREFLIGHT, format!("the certificate cannot be used: {reason}"), Some(hint))
+    })
 }
 
 fn require_root() -> Outcome {

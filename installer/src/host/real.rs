@@ -349,3 +349,18 @@ fn forward(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Command, run};
+
+    /// A pipe would give its content once only, and could not be sought in.
+    #[test]
+    fn input_is_a_file_from_its_beginning() {
+        let command = Command::new("cat").args(["-", "/dev/stdin", "/dev/stdin"]).stdin("key");
+        assert_eq!(run(&command, &mut |_| {}).unwrap().text(), "keykeykey");
+        let deaf = Command::new("true").stdin(vec![0; 1 << 20]);
+        assert_eq!(run(&deaf, &mut |_| {}).unwrap().status, 0);
+    }
+}

@@ -32,6 +32,7 @@ use crate::host::{Command, Host, HostError, HostExt, Output};
 use crate::layout;
 use crate::plan::{Action, Plan, Step};
 
+pub(crate) use certificates::import_files;
 pub use kubeadm::render_kubeadm_config;
 pub use record::{PackState, State};
 
