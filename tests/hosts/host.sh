@@ -84,6 +84,13 @@ rm -f "$directory/ended" "$directory/unplugged" "$directory/leader"
     while kill -0 $$ 2>/dev/null; do
         if read -r leader 2>/dev/null <"$directory/leader"; then
             kill -KILL "$leader" 2>/dev/null || true
+            # runc freezes a container's cgroup for a moment while it sets it up; a frozen process (cgroup v1) does not die.
+            while read -r group; do
+                case $group in
+                /sys/fs/cgroup/freezer/*)
+                    find "$group" -name freezer.state -exec sh -c 'echo THAWED >"$1"' _ {} \; 2>/dev/null || true ;;
+                esac
+            done <"$directory/cgroups" || true
         elif [ ! -d "$directory" ]; then
             # Someone deleted the folder under us; --kill-child takes the rest along.
             pkill -KILL --parent $$ --exact unshare || true
