@@ -150,10 +150,13 @@ fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot start {program}\nhint: `make setup` installs what the tests need"))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input).with_context(|| format!("cannot write to {program}"))?;
-    }
-    let output = child.wait_with_output()?;
+    let stdin = child.stdin.take();
+    // Written on the side: a program that answers while it reads would wait for us, and we for it.
+    let output = std::thread::scope(|scope| {
+        // One that ends before it has read all says why by its status.
+        scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(input)));
+        child.wait_with_output()
+    })?;
     ensure!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(output.stdout)
 }

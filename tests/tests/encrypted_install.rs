@@ -48,6 +48,14 @@ fn all_is_served_from_the_volume(site: &mut EncryptedSite) {
         .unwrap();
 }
 
+/// What was pulled just before a power cut is whole: a container of the largest image starts.
+fn pulled_images_are_whole(site: &mut EncryptedSite) {
+    let script = "image=$(ctr -n k8s.io images ls -q | grep /kube-apiserver: | head -n1)
+        ctr -n k8s.io run --rm $image probe kube-apiserver --version";
+    let said = site.machine.run_ok(script, 2 * MINUTE).unwrap();
+    assert!(said.starts_with("Kubernetes v"), "{said}");
+}
+
 /// Install with a power cut in the middle; the TPM opens the volume, then, with the TPM gone, the recovery key does.
 #[test]
 fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
@@ -62,10 +70,12 @@ fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
     note(&mut site, began, "encrypted");
     site.wait_for_step("images.pull", 10 * MINUTE).unwrap();
     note(&mut site, began, "images pulled");
+    eprintln!("{}", site.machine.run_ok("grep -F ' ok, ' -B3 /root/install.log", MINUTE).unwrap());
 
     site.power_cut().unwrap();
     note(&mut site, began, "unlocked by the TPM after a power cut");
     assert!(!site.machine.console().unwrap().has_said("Please enter passphrase"), "it asked although the TPM is there");
+    pulled_images_are_whole(&mut site);
     all_is_served_from_the_volume(&mut site);
     note(&mut site, began, "registry and containerd serve");
     // The markers that are looked for on the disk below are in the volume's files.
