@@ -63,6 +63,13 @@ impl Kubernetes {
         }
     }
 
+    /// What `upload-config` makes, the last objects too: kubeadm may have been cut off before them.
+    fn uploaded(&self) -> String {
+        let map = self.kubelet_config_map();
+        format!("configmap/kubeadm-config configmap/{map} rolebinding/kubeadm:{map} -n kube-system")
+    }
+
+    #[expect(clippy::too_many_lines, reason = "a list, in the order of the phases")]
     pub(super) fn steps(&self, config: &InstallConfig, packs: &[&Pack], steps: &mut Steps) {
         let mut images = self.images.clone();
         images.extend(
@@ -139,7 +146,7 @@ impl Kubernetes {
             1,
             60,
             "upload-config all",
-            object(&format!("configmap {} -n kube-system", self.kubelet_config_map())),
+            object(&self.uploaded()),
         );
         phase("mark", "Mark the control plane node", 1, 60, "mark-control-plane", object("node-role"));
         phase(
@@ -156,10 +163,17 @@ impl Kubernetes {
             2,
             60,
             "addon kube-proxy",
-            object("daemonset kube-proxy -n kube-system"),
+            object("daemonset/kube-proxy rolebinding/kube-proxy -n kube-system"),
         );
         if self.has_coredns {
-            phase("coredns", "Apply CoreDNS", 2, 60, "addon coredns", object("deployment coredns -n kube-system"));
+            phase(
+                "coredns",
+                "Apply CoreDNS",
+                2,
+                60,
+                "addon coredns",
+                object("deployment/coredns service/kube-dns -n kube-system"),
+            );
         }
     }
 }

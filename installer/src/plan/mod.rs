@@ -280,7 +280,7 @@ pub enum Proof {
         /// The text.
         text: String,
     },
-    /// `kubectl` finds this, for example `configmap kubeadm-config -n kube-system`.
+    /// `kubectl` finds all of this, for example `configmap/kubeadm-config -n kube-system`.
     Object(String),
 }
 

@@ -11,6 +11,7 @@ use crate::plan::{Action, Volume};
 const CRYPTTAB: &str = "/etc/crypttab";
 const JOURNALD: &str = "/etc/systemd/journald.conf.d/90-cofferdam.conf";
 const UNITS: &str = "/etc/systemd/system";
+const STORE_MODE: u32 = 0o750;
 
 pub(super) fn mounted(context: &Context, volume: Volume) -> Result<bool, StepError> {
     for (path, mode) in folders() {
@@ -28,11 +29,14 @@ pub(super) fn mount(context: &Context, volume: Volume) -> Result<(), StepError> 
     if let Volume::Encrypted { tpm2, discards } = volume {
         mount_encrypted(context, tpm2, discards)?;
     }
-    for (path, mode) in folders() {
+    for (path, mode) in folders().into_iter().filter(|(path, _)| path != layout::STORE) {
         context.host.make_directory(Utf8Path::new(&path), mode)?;
     }
+    // The store gets its final mode last, after its owner: the mode is what `mounted` knows it by.
+    context.host.make_directory(layout::STORE.into(), 0o700)?;
     let owner = format!("{0}:{0}", layout::REGISTRY_USER);
     context.must("chown", [owner.as_str(), layout::STORE])?;
+    context.host.make_directory(layout::STORE.into(), STORE_MODE)?;
     Ok(())
 }
 
@@ -89,7 +93,11 @@ fn mount_encrypted(context: &Context, tpm2: bool, discards: bool) -> Result<(), 
 pub(super) fn bound(context: &Context) -> Result<bool, StepError> {
     for (folder, place) in layout::BOUND {
         let unit = Utf8Path::new(UNITS).join(unit_name(place));
-        if !context.host.holds(&unit, bind_unit(folder, place).as_bytes(), 0o644)? || !is_mounted(context, place)? {
+        let name = unit_name(place);
+        if !context.host.holds(&unit, bind_unit(folder, place).as_bytes(), 0o644)?
+            || !is_mounted(context, place)?
+            || !context.succeeds("systemctl", ["is-enabled", "--quiet", name.as_str()])?
+        {
             return Ok(false);
         }
     }
@@ -106,12 +114,13 @@ pub(super) fn bind(context: &Context) -> Result<(), StepError> {
         names.push(name);
     }
     context.must("systemctl", ["daemon-reload"])?;
-    let arguments = ["enable", "--now"].map(str::to_owned).into_iter().chain(names);
-    context.must("systemctl", arguments)?;
+    context.must("systemctl", std::iter::once("start".to_owned()).chain(names.clone()))?;
     context.host.ensure(JOURNALD.into(), b"# Written by cofferdam.\n[Journal]\nStorage=persistent\n", 0o644)?;
     context.must("systemctl", ["restart", "systemd-journald.service"])?;
     // What journald kept in memory so far goes to the data volume as well.
     context.must("journalctl", ["--flush"])?;
+    // Last: units that are enabled are what `bound` knows the step by.
+    context.must("systemctl", std::iter::once("enable".to_owned()).chain(names))?;
     Ok(())
 }
 
@@ -119,7 +128,7 @@ fn folders() -> Vec<(String, u32)> {
     let mut folders = vec![
         (layout::DATA.to_owned(), 0o711),
         (layout::KEYSTORE.to_owned(), 0o700),
-        (layout::STORE.to_owned(), 0o750),
+        (layout::STORE.to_owned(), STORE_MODE),
         (format!("{}/log", layout::DATA), 0o711),
     ];
     folders.extend(layout::BOUND.iter().map(|(folder, _)| (format!("{}/{folder}", layout::DATA), folder_mode(folder))));

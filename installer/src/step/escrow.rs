@@ -87,8 +87,9 @@ fn seal(
     let recipients =
         recipients.iter().map(|text| text.parse()).collect::<Result<Vec<EscrowRecipient>, _>>().map_err(failed)?;
     let sealed = bundle.seal(&recipients).map_err(failed)?;
+    // Our own place last: `done` looks there.
     let places =
-        [Some(Utf8PathBuf::from(layout::ESCROW)), directory.map(|directory| directory.join(&context.config.site.name))];
+        [directory.map(|directory| directory.join(&context.config.site.name)), Some(Utf8PathBuf::from(layout::ESCROW))];
     for place in places.into_iter().flatten() {
         context.host.write(&place.join(name), sealed.as_bytes(), 0o600)?;
     }

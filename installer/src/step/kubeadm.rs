@@ -7,7 +7,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use super::{Context, Report, StepError};
 use crate::engine::event::Progress;
-use crate::host::{Command, HostExt};
+use crate::host::{Command, EntryKind, HostExt};
 use crate::layout;
 use crate::plan::{Action, Proof, kubernetes_minor};
 
@@ -19,6 +19,9 @@ const CONFIG: &str = "/etc/kubernetes/cofferdam/kubeadm.yaml";
 const ENCRYPTION: &str = "/etc/kubernetes/cofferdam/encryption.yaml";
 const PATCHES: &str = "/etc/kubernetes/cofferdam/patches";
 const UNIT: &str = "/etc/systemd/system/kubelet.service";
+const KUBELET: &str = "kubelet.service";
+const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
+const PKI: &str = "/etc/kubernetes/pki";
 const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
 
 pub(super) fn configured(context: &Context) -> Result<bool, StepError> {
@@ -27,7 +30,8 @@ pub(super) fn configured(context: &Context) -> Result<bool, StepError> {
             return Ok(false);
         }
     }
-    Ok(context.host.look(ENCRYPTION.into())?.is_some())
+    Ok(context.host.look(ENCRYPTION.into())?.is_some()
+        && context.succeeds("systemctl", ["is-enabled", "--quiet", KUBELET])?)
 }
 
 pub(super) fn configure(context: &Context) -> Result<(), StepError> {
@@ -43,12 +47,17 @@ pub(super) fn configure(context: &Context) -> Result<(), StepError> {
         context.host.ensure(&path, content.as_bytes(), mode)?;
     }
     context.must("systemctl", ["daemon-reload"])?;
-    context.must("systemctl", ["enable", "--quiet", "kubelet.service"])?;
+    context.must("systemctl", ["enable", "--quiet", KUBELET])?;
     Ok(())
 }
 
 pub(super) fn phase_done(context: &Context, proof: &Proof) -> Result<bool, StepError> {
     match proof {
+        // kubeadm starts the kubelet after it wrote this file; the mode is set last, by us.
+        Proof::File(path) if path == KUBELET_CONFIG => {
+            Ok(context.host.look(path)?.is_some_and(|entry| entry.mode == 0o600)
+                && context.succeeds("systemctl", ["is-active", "--quiet", KUBELET])?)
+        }
         Proof::File(path) => Ok(context.host.look(path)?.is_some()),
         Proof::Text { path, text } => {
             Ok(context.host.read_text(path)?.is_some_and(|content| content.contains(text.as_str())))
@@ -72,6 +81,9 @@ pub(super) fn phase_done(context: &Context, proof: &Proof) -> Result<bool, StepE
 }
 
 pub(super) fn phase(context: &Context, phase: &str, report: &mut Report) -> Result<(), StepError> {
+    if phase == "certs all" {
+        discard_certificates(context)?;
+    }
     let mut command = Command::new("kubeadm").args(["init", "phase"]).args(phase.split(' ')).args(["--config", CONFIG]);
     let has_patches = matches!(phase, "etcd local" | "control-plane all") && is_patient(context);
     if has_patches {
@@ -87,7 +99,21 @@ pub(super) fn phase(context: &Context, phase: &str, report: &mut Report) -> Resu
     })?;
     if phase == "kubelet-start" {
         // CIS 4.1.9: kubeadm leaves it readable for all.
-        context.must("chmod", ["0600", "/var/lib/kubelet/config.yaml"])?;
+        context.must("chmod", ["0600", KUBELET_CONFIG])?;
+    }
+    Ok(())
+}
+
+/// kubeadm keeps the keys that it finds: it fails on a key without its certificate and never writes `sa.pub` next to an
+/// `sa.key` that is there. Until the phase is done nothing uses them, so what was cut off is made anew.
+fn discard_certificates(context: &Context) -> Result<(), StepError> {
+    for folder in [PKI.to_owned(), format!("{PKI}/etcd")] {
+        for name in context.host.list(Utf8Path::new(&folder))? {
+            let path = Utf8Path::new(&folder).join(name);
+            if context.host.look(&path)?.is_some_and(|entry| entry.kind == EntryKind::File) {
+                context.host.remove(&path)?;
+            }
+        }
     }
     Ok(())
 }

@@ -53,8 +53,10 @@ pub(super) fn pull(context: &Context, images: &[String], report: &mut Report) ->
     Ok(())
 }
 
+/// The images that are pulled and pinned: one without its pin was cut off between the two.
 fn present(context: &Context) -> Result<Vec<String>, StepError> {
-    let output = context.must("ctr", ["-n", "k8s.io", "images", "list", "--quiet"])?;
+    let pinned = "labels.\"io.cri-containerd.pinned\"==pinned";
+    let output = context.must("ctr", ["-n", "k8s.io", "images", "list", "--quiet", pinned])?;
     Ok(output.text().lines().map(str::to_owned).collect())
 }
 
