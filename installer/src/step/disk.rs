@@ -18,6 +18,10 @@ use crate::plan::{Action, Disk};
 const TOKEN: &str = "cofferdam";
 const CIPHER: &str = "aes-xts-plain64";
 const KEY_BITS: u32 = 512;
+/// Room for 8 key slots. cryptsetup fills the area with random bytes, and its own 16 MB make an escrow of 30 MB.
+const KEY_SLOTS_AREA: &str = "2m";
+/// In sectors of 512 bytes: 16 MiB, where cryptsetup puts the data by itself.
+const DATA_OFFSET: &str = "32768";
 const SYSTEMD_CRYPTSETUP: &str = "/lib/systemd/systemd-cryptsetup";
 const HEADER_BACKUP: &str = "/run/cofferdam/luks-header";
 
@@ -48,6 +52,7 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         .args(["luksFormat", "--batch-mode", "--type", "luks2", "--cipher", CIPHER])
         .args(["--key-size".to_owned(), KEY_BITS.to_string(), "--hash".to_owned(), "sha256".to_owned()])
         .args(["--label", "cofferdam-data"])
+        .args(["--luks2-keyslots-size", KEY_SLOTS_AREA, "--offset", DATA_OFFSET])
         .args(derivation(*key_derivation))
         .args(["--key-file", "-", &disk.path])
         .stdin(secret)
