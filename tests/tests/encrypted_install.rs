@@ -57,8 +57,10 @@ fn pulled_images_are_whole(site: &mut EncryptedSite) {
 }
 
 /// Install with a power cut in the middle; the TPM opens the volume, then, with the TPM gone, the recovery key does.
+/// 5 to 7 minutes without KVM, which is too long for each run.
 #[test]
-fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
+#[ignore = "some 6 minutes in a processor made in software; make test-slow runs it"]
+fn slow_the_volume_opens_by_tpm_and_by_the_escrowed_key() {
     let folder = tempfile::tempdir().unwrap();
     let path = Utf8Path::from_path(folder.path()).unwrap();
     let sample = sample::make(folder.path()).unwrap();
