@@ -14,7 +14,8 @@ fn json(text: &str) -> Value {
 fn pods_are_running(site: &FastSite) {
     let ask = ["kubectl", "--kubeconfig=/etc/kubernetes/admin.conf", "get", "pods", "-A", "-o", "json"];
     let pods = json(&site.host.check(&ask).unwrap());
-    let names: Vec<_> = pods["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].to_string()).collect();
+    let names: Vec<_> =
+        pods["items"].as_array().unwrap().iter().map(|pod| pod["metadata"]["name"].to_string()).collect();
     assert!(names.iter().any(|name| name.contains("kube-apiserver")), "{names:?}");
     assert!(names.iter().any(|name| name.contains("hello")), "{names:?}");
 }
@@ -37,7 +38,8 @@ fn bad_input_is_refused_with_a_hint_before_anything_is_written() {
     let sample = sample::make(folder.path()).unwrap();
     let site = FastSite::bare(&sample).unwrap();
     let foreign = folder.path().join("foreign");
-    let made = std::process::Command::new(sample::cofferdam().unwrap()).args(["bundle", "keygen"]).arg(&foreign).output();
+    let made =
+        std::process::Command::new(sample::cofferdam().unwrap()).args(["bundle", "keygen"]).arg(&foreign).output();
     assert!(made.unwrap().status.success());
     site.host.copy_in(&foreign.join("signing.pub"), "/root/foreign.pub", 0o644).unwrap();
     site.must(&["certs", "generate", "--fqdn", "other.site.test", "--output", "/root/other"]).unwrap();
@@ -66,8 +68,18 @@ fn bad_input_is_refused_with_a_hint_before_anything_is_written() {
         ("a missing bundle", good.replace("bundle.tar.zst", "nothing.tar.zst"), 2, "/media/nothing.tar.zst"),
         ("a damaged bundle", good.replace("/media/bundle.tar.zst", "/root/cut.tar.zst"), 4, "bundle"),
         ("a foreign key", good.replace("/media/trust.pub", "/root/foreign.pub"), 4, "not trusted"),
-        ("a missing secret file", format!("{good}{}", import.replace("KEY", "/root/nothing.key")), 3, "/root/nothing.key"),
-        ("a certificate for another name", format!("{good}{}", import.replace("KEY", "/root/other/server.key")), 3, "cert.san"),
+        (
+            "a missing secret file",
+            format!("{good}{}", import.replace("KEY", "/root/nothing.key")),
+            3,
+            "/root/nothing.key",
+        ),
+        (
+            "a certificate for another name",
+            format!("{good}{}", import.replace("KEY", "/root/other/server.key")),
+            3,
+            "cert.san",
+        ),
         ("encryption without dm-crypt", good.replace(none, &luks("disk: {erase: \"0001\"}")), 3, "kernel.modules"),
         ("encryption without a disk", good.replace(none, &luks("")), 2, "storage.disk"),
     ];

@@ -46,6 +46,8 @@ pub(super) fn pull(context: &Context, images: &[String], report: &mut Report) ->
             continue;
         }
         context.must("ctr", ["-n", "k8s.io", "images", "pull", "--hosts-dir", CERTS_D, image.as_str()])?;
+        // containerd 1.x does not sync what it unpacks; the pin says that the image is whole also after a power cut.
+        context.must("sync", ["--file-system", "/var/lib/containerd"])?;
         // The kubelet's garbage collection passes over pinned images (CRI, Image.pinned).
         let labels = ["-n", "k8s.io", "images", "label", image.as_str(), "io.cri-containerd.pinned=pinned"];
         context.must("ctr", labels)?;

@@ -17,7 +17,9 @@ fn main() -> Result<()> {
     let sample = sample_in(&folder)?;
     println!("bundle: {} ({} MB)", sample.bundle.display(), std::fs::metadata(&sample.bundle)?.len() / 1_000_000);
 
-    headline("An operator installs it onto a Debian 12 host with systemd; this kernel has no device-mapper: encryption none");
+    headline(
+        "An operator installs it onto a Debian 12 host with systemd; this kernel has no device-mapper: encryption none",
+    );
     let site = FastSite::bare(&sample)?;
     let installed = Instant::now();
     let status = site
