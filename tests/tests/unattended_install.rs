@@ -157,3 +157,23 @@ fn a_bundle_becomes_a_cluster_and_survives_power_cuts() {
     assert!(site.must(&["resume"]).unwrap().contains("nothing is left to do"));
     assert!(steps > 20);
 }
+
+/// Damage behind the signed index is found while loading: exit code 4, and the registry has nothing to show.
+#[test]
+fn damage_inside_the_bundle_leaves_nothing_visible() {
+    let folder = tempfile::tempdir().unwrap();
+    let sample = sample::make(folder.path()).unwrap();
+    let site = FastSite::bare(&sample).unwrap();
+    let mut bytes = std::fs::read(&sample.bundle).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    site.host.write_file("/root/damaged.tar.zst", &bytes, 0o644).unwrap();
+    let answers = tests::fast_site::answers().replace("/media/bundle.tar.zst", "/root/damaged.tar.zst");
+    site.host.write_file("/root/damaged.yaml", &answers, 0o600).unwrap();
+    let output = site.cofferdam(&["install", "--config", "/root/damaged.yaml"]).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{stderr}");
+    assert!(stderr.contains("damaged") && stderr.contains("hint: "), "{stderr}");
+    let list = site.must(&["registry", "ls", "--store", "/var/lib/cofferdam/data/registry", "--json"]).unwrap();
+    assert_eq!(json(&list), serde_json::json!([]));
+}

@@ -14,14 +14,14 @@ use super::bundle::failure as bundle_failure;
 use super::{Failure, Outcome, code, print, print_json, say};
 use crate::check;
 use crate::config::{self, InstallConfig};
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 use crate::facts::{Facts, Questions};
 use crate::headless::Console;
 use crate::host::real::RealHost;
 use crate::host::{Host, HostExt};
 use crate::layout;
 use crate::plan::{self, Machine, Plan};
-use crate::step::State;
+use crate::step::{State, StepError};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cofferdam install --config install.yaml --plan-only")]
@@ -272,9 +272,10 @@ fn run(host: &dyn Host, config: &InstallConfig, plan: &Plan, signed: &Signed, ev
     let mut console = Console::new(events.transpose()?);
     let engine =
         Engine { host, config, plan, index: &signed.index, signed_index: (&signed.index_bytes, &signed.signature) };
-    engine
-        .run(&mut |event| console.hear(event))
-        .map_err(|error| Failure::new(code::STEP, &error, Some(error.hint())))?;
+    engine.run(&mut |event| console.hear(event)).map_err(|error| {
+        let is_refused = matches!(&error, EngineError::Step { source: StepError::Bundle { .. }, .. });
+        Failure::new(if is_refused { code::BUNDLE } else { code::STEP }, &error, Some(error.hint()))
+    })?;
     print(&format!(
         "\nSite {} is ready.\n  API:        https://{}:{}\n  kubeconfig: {}\n  status:     cofferdam status\n",
         plan.site,

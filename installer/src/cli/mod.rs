@@ -77,6 +77,7 @@ pub(crate) mod code {
     pub(crate) const UNEXPECTED: u8 = 1;
     pub(crate) const CONFIG: u8 = 2;
     pub(crate) const PREFLIGHT: u8 = 3;
+    pub(crate) const BUNDLE: u8 = 4;
     pub(crate) const STEP: u8 = 5;
 }
 
