@@ -14,6 +14,7 @@ use super::bundle::failure as bundle_failure;
 use super::{Failure, Outcome, code, print, print_json, say};
 use crate::check;
 use crate::config::{self, InstallConfig};
+use crate::engine::journal::Journal;
 use crate::engine::{Engine, EngineError};
 use crate::facts::{Facts, Questions};
 use crate::headless::Console;
@@ -203,7 +204,8 @@ fn refuse_second_run(host: &dyn Host) -> Outcome {
             Some("`cofferdam status` shows it; a newer bundle comes in with `cofferdam upgrade`".to_owned()),
         ));
     }
-    if host.look(layout::PLAN.into()).map_err(Failure::unexpected)?.is_some() {
+    let is_begun = host.look(layout::PLAN.into()).map_err(Failure::unexpected)?.is_some();
+    if is_begun && !Journal::new(host).has_only(plan::HARMLESS_STEPS).map_err(Failure::unexpected)? {
         return Err(Failure::new(
             code::PREFLIGHT,
             "an installation was interrupted on this host",
@@ -250,6 +252,10 @@ fn require_root() -> Outcome {
 /// Pins the keys and stores what `resume` needs; the plan last, since it is what marks an installation as begun.
 fn store(host: &dyn Host, config: &InstallConfig, plan: &Plan) -> Outcome {
     let write = |path: &Utf8Path, content: &[u8], mode| host.write(path, content, mode).map_err(Failure::unexpected);
+    // An attempt that ended before anything was erased may have pinned other keys.
+    for key in host.list(layout::TRUST.into()).map_err(Failure::unexpected)? {
+        host.remove(&Utf8Path::new(layout::TRUST).join(key)).map_err(Failure::unexpected)?;
+    }
     for (number, key) in config.bundle.trust.iter().enumerate() {
         let content = host.read(key).map_err(Failure::unexpected)?.unwrap_or_default();
         write(&Utf8Path::new(layout::TRUST).join(format!("{number}.pub")), &content, 0o644)?;

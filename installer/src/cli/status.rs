@@ -7,9 +7,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Failure, Outcome, code, print, print_json};
+use crate::engine::journal::{self, Journal};
 use crate::host::real::RealHost;
 use crate::host::{Command, Host, HostExt, HttpsRequest};
 use crate::layout;
+use crate::plan::{Plan, Step};
 use crate::step::State;
 
 #[derive(Debug, Args)]
@@ -25,10 +27,22 @@ struct Report {
     schema_version: u32,
     #[serde(flatten)]
     state: State,
+    /// How far an installation is that has not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished: Option<Unfinished>,
     ca_expires: Option<String>,
     data_volume: Volume,
     registry: String,
     nodes: Vec<Node>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Unfinished {
+    steps_done: usize,
+    steps: usize,
+    /// Id of the step that the journal speaks of last.
+    last: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,35 +64,69 @@ struct Node {
 impl Status {
     pub(super) fn run(self) -> Outcome {
         let host = RealHost;
-        let state = State::read(&host).map_err(Failure::unexpected)?.ok_or_else(|| {
-            let begun = host.look(layout::PLAN.into()).is_ok_and(|entry| entry.is_some());
-            let (what, hint) = if begun {
-                ("an installation was interrupted on this host", "`cofferdam resume` goes on with it")
-            } else {
-                ("no site is installed on this host", "`cofferdam install --config install.yaml` installs one")
-            };
-            Failure::new(code::UNEXPECTED, what, Some(hint.to_owned()))
-        })?;
+        let installed = State::read(&host).map_err(Failure::unexpected)?;
+        let (state, unfinished) = match installed {
+            Some(state) => (state, None),
+            None => begun(&host)?,
+        };
         let report = Report {
             schema_version: 1,
             ca_expires: ca_expires(&host),
             data_volume: volume(&host, &state),
             registry: registry(&host),
             nodes: nodes(&host),
+            unfinished,
             state,
         };
         if self.json { print_json(&report) } else { print(&text(&report)) }
     }
 }
 
+/// The site that an unfinished installation is making, from what it stored before its first step.
+fn begun(host: &dyn Host) -> Result<(State, Option<Unfinished>), Failure> {
+    let text = |path: &str| host.read_text(path.into()).map_err(Failure::unexpected);
+    let (Some(config), Some(plan), Some(index)) = (text(layout::CONFIG)?, text(layout::PLAN)?, text(layout::INDEX)?)
+    else {
+        let hint = "`cofferdam install --config install.yaml` installs one".to_owned();
+        return Err(Failure::new(code::UNEXPECTED, "no site is installed on this host", Some(hint)));
+    };
+    let config = crate::config::parse(&config).map_err(Failure::unexpected)?;
+    let plan: Plan = serde_json::from_str(&plan).map_err(Failure::unexpected)?;
+    let index = serde_json::from_str(&index).map_err(Failure::unexpected)?;
+    let authority = text(&format!("{}/site-ca.crt", layout::TLS))?.unwrap_or_default();
+    let state = State::of(&config, &plan, &index, &authority).map_err(Failure::unexpected)?;
+    let records = Journal::new(host).records().map_err(Failure::unexpected)?;
+    let is_done = |step: &Step| {
+        let last = records.iter().rfind(|record| record.step == step.id);
+        last.is_some_and(|record| matches!(record.result, journal::Outcome::Finished | journal::Outcome::Skipped))
+    };
+    let unfinished = Unfinished {
+        steps_done: plan.steps.iter().filter(|step| is_done(step)).count(),
+        steps: plan.steps.len(),
+        last: records.last().map(|record| record.step.clone()).unwrap_or_default(),
+    };
+    Ok((state, Some(unfinished)))
+}
+
 fn text(report: &Report) -> String {
     let state = &report.state;
     let mut lines = vec![
         format!("Site        {} at {}", state.site, state.fqdn),
-        format!("Bundle      {} {}, installed {}", state.bundle, state.version, state.installed),
-        format!("Site CA     SHA-256 {}", state.ca_fingerprint),
-        format!("            valid until {}", report.ca_expires.as_deref().unwrap_or("(cannot be read)")),
+        match &state.installed {
+            Some(when) => format!("Bundle      {} {}, installed {when}", state.bundle, state.version),
+            None => format!("Bundle      {} {}, NOT INSTALLED YET", state.bundle, state.version),
+        },
     ];
+    if let Some(Unfinished { steps_done, steps, last }) = &report.unfinished {
+        lines.push(format!("Progress    {steps_done} of {steps} steps are done, the last one begun is {last}"));
+        lines.push("            `cofferdam resume` goes on where an installation was interrupted".to_owned());
+    }
+    if let Some(expires) = &report.ca_expires {
+        lines.push(format!("Site CA     SHA-256 {}", state.ca_fingerprint));
+        lines.push(format!("            valid until {expires}"));
+    } else {
+        lines.push("Site CA     (cannot be read)".to_owned());
+    }
     let volume = &report.data_volume;
     if state.encryption == "luks2" {
         let disk = state.disk.as_deref().unwrap_or("?");
