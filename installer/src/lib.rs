@@ -12,3 +12,5 @@ pub mod layout;
 pub mod network;
 pub mod plan;
 pub mod step;
+pub mod support;
+pub mod ui;
