@@ -11,6 +11,7 @@ pub mod host;
 pub mod layout;
 pub mod network;
 pub mod plan;
+pub mod site;
 pub mod step;
 pub mod support;
 pub mod ui;
