@@ -11,5 +11,7 @@ pub mod host;
 pub mod layout;
 pub mod network;
 pub mod plan;
+pub mod prepare;
+pub mod request;
 pub mod step;
 pub mod ui;
