@@ -10,6 +10,10 @@ pub const CONFIG: &str = "/var/lib/cofferdam/config.yaml";
 pub const PLAN: &str = "/var/lib/cofferdam/plan.json";
 /// The journal of the plan's execution.
 pub const JOURNAL: &str = "/var/lib/cofferdam/journal.jsonl";
+/// What the engine said, one JSON object a line; for `cofferdam monitor` and the support bundle.
+pub const EVENTS: &str = "/var/lib/cofferdam/events.jsonl";
+/// Held by the process that runs a plan, so that no second one does.
+pub const LOCK: &str = "/var/lib/cofferdam/lock";
 /// The installed site.
 pub const STATE: &str = "/var/lib/cofferdam/state.json";
 /// The signed index of the bundle, as it was signed.

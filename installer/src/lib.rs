@@ -14,4 +14,5 @@ pub mod plan;
 pub mod prepare;
 pub mod request;
 pub mod step;
+pub mod support;
 pub mod ui;

@@ -9,7 +9,8 @@ use clap::Args;
 use super::{Failure, Outcome, code, print, print_json, say};
 use crate::check;
 use crate::config::{self, InstallConfig};
-use crate::engine::{Engine, EngineError};
+use crate::engine::question::Unattended;
+use crate::engine::{Engine, EngineError, Stop};
 use crate::facts::{Facts, Questions};
 use crate::headless::Console;
 use crate::host::real::RealHost;
@@ -143,8 +144,15 @@ fn run(host: &dyn Host, config: &InstallConfig, plan: &Plan, signed: &Signed, ev
             .map_err(|error| Failure::new(code::CONFIG, format!("cannot write events to {path}: {error}"), None))
     });
     let mut console = Console::new(events.transpose()?);
-    let engine =
-        Engine { host, config, plan, index: &signed.index, signed_index: (&signed.index_bytes, &signed.signature) };
+    let engine = Engine {
+        host,
+        config,
+        plan,
+        index: &signed.index,
+        signed_index: (&signed.index_bytes, &signed.signature),
+        answers: &Unattended,
+        stop: &Stop::default(),
+    };
     engine.run(&mut |event| console.hear(event)).map_err(|error| {
         let is_refused = matches!(&error, EngineError::Step { source: StepError::Bundle { .. }, .. });
         Failure::new(if is_refused { code::BUNDLE } else { code::STEP }, &error, Some(error.hint()))

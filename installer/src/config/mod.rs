@@ -131,12 +131,18 @@ pub enum Encryption {
         /// Whether the TPM opens the volume at boot.
         #[serde(default)]
         tpm2: Tpm2,
-        /// age recipients (`age1…`) to whom the recovery key and the site's secrets are escrowed. At least one.
+        /// age recipients (`age1…`) to whom the recovery key and the site's secrets are escrowed. At least one, unless the
+        /// recovery key is shown.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         escrow_recipients: Vec<String>,
         /// Where the escrow is copied besides `/var/lib/cofferdam/escrow/`, a directory such as a mounted medium.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(with = "Option<String>")]
         escrow_directory: Option<Utf8PathBuf>,
+        /// The recovery key is shown once on the installation's terminal, and two of its groups are typed back. With
+        /// recipients as well, an unattended installation leaves it to the escrow; without them it is refused.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        show_recovery_key: bool,
         /// Tell the disk which blocks are free. Reveals usage patterns; off unless asked for.
         #[serde(default)]
         discards: bool,
@@ -352,6 +358,11 @@ impl InstallConfig {
     /// The JSON Schema of `install.yaml`.
     pub fn json_schema() -> schemars::Schema {
         schemars::schema_for!(Self)
+    }
+
+    /// Whether somebody has to be at a terminal: the recovery key leaves by no other way than the screen.
+    pub fn needs_a_person(&self) -> bool {
+        matches!(&self.storage.encryption, Encryption::Luks2 { escrow_recipients, .. } if escrow_recipients.is_empty())
     }
 
     /// The configuration as YAML. It holds no secret.

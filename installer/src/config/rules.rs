@@ -184,14 +184,22 @@ fn storage_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static st
         }
     }
     match &config.storage.encryption {
-        Encryption::Luks2 { escrow_recipients, key_derivation, .. } => {
+        Encryption::Luks2 { escrow_recipients, escrow_directory, show_recovery_key, key_derivation, .. } => {
             if config.storage.disk.is_none() {
                 problem("storage.disk", "is missing: an encrypted data volume needs a disk of its own".to_owned());
             }
-            if escrow_recipients.is_empty() {
+            if escrow_recipients.is_empty() && !show_recovery_key {
                 problem(
                     "storage.encryption.escrow-recipients",
-                    "is empty: the recovery key would exist nowhere outside of the machine".to_owned(),
+                    "is empty: the recovery key would exist nowhere outside of the machine; name a recipient, or set \
+                     show-recovery-key: true and install on a terminal"
+                        .to_owned(),
+                );
+            }
+            if escrow_recipients.is_empty() && escrow_directory.is_some() {
+                problem(
+                    "storage.encryption.escrow-directory",
+                    "is given, but escrow-recipients is empty: there is no escrow to copy".to_owned(),
                 );
             }
             for recipient in escrow_recipients {

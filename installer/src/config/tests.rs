@@ -9,6 +9,9 @@ fn the_example_is_valid_and_survives_a_round_trip() {
     assert_eq!(parse(&config.to_yaml().unwrap()).unwrap(), config);
 }
 
+const RECIPIENTS: &str =
+    "    escrow-recipients:\n      - age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n";
+
 /// (what is replaced in the example, by what, what the error must say)
 const BROKEN: &[(&str, &str, &str)] = &[
     ("schema-version: 1", "schema-version: 2", "schema-version: 2 is not known"),
@@ -27,6 +30,8 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("mode: luks2", "mode: luks1", "unknown variant `luks1`"),
     ("tpm2: auto", "tpm2: maybe", "unknown variant `maybe`"),
     ("- age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "- age1nobody", "age1nobody"),
+    (RECIPIENTS, "", "storage.encryption.escrow-recipients: is empty"),
+    (RECIPIENTS, "    escrow-directory: /media\n    show-recovery-key: true\n", "there is no escrow to copy"),
     ("iterations: 4", "iterations: 1", "storage.encryption.key-derivation"),
     ("    - /media/cofferdam/trust.pub", "    []", "bundle.trust: names no key"),
     ("algorithm: ecdsa-p256", "algorithm: dsa", "\"dsa\" is not one of"),
@@ -94,6 +99,16 @@ fn an_administrator_can_log_in() {
                 assert!(!error.to_string().contains("horse"), "an error never repeats what may be a password");
             }
         }
+    }
+}
+
+#[test]
+fn the_recovery_key_leaves_by_the_escrow_or_by_the_screen() {
+    let shown = "    show-recovery-key: true\n";
+    for (by, needs_a_person) in [(RECIPIENTS, false), (&*format!("{RECIPIENTS}{shown}"), false), (shown, true)] {
+        let config = parse(&EXAMPLE.replace(RECIPIENTS, by)).unwrap();
+        assert_eq!(config.needs_a_person(), needs_a_person, "{by}");
+        assert_eq!(parse(&config.to_yaml().unwrap()).unwrap(), config);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek as _, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -85,16 +85,13 @@ impl Host for RealHost {
 
     fn append(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError> {
         let is_new = self.look(path)?.is_none();
-        let parent = parent_of(path);
-        fs::create_dir_all(parent).map_err(|error| failed("make", parent, error))?;
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| failed("open", path, error))?;
+        let mut file = open_to_append(path)?;
         file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| failed("append to", path, error))?;
-        if is_new { sync_directory(parent) } else { Ok(()) }
+        if is_new { sync_directory(parent_of(path)) } else { Ok(()) }
+    }
+
+    fn note(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError> {
+        open_to_append(path)?.write_all(content).map_err(|error| failed("append to", path, error))
     }
 
     fn make_directory(&self, path: &Utf8Path, mode: u32) -> Result<(), HostError> {
@@ -186,6 +183,13 @@ fn failed(action: &'static str, path: &Utf8Path, source: std::io::Error) -> Host
     HostError::File { action, path: path.to_owned(), source }
 }
 
+/// Made with mode 0600, and its directory with it, when it is missing.
+fn open_to_append(path: &Utf8Path) -> Result<File, HostError> {
+    let parent = parent_of(path);
+    fs::create_dir_all(parent).map_err(|error| failed("make", parent, error))?;
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|error| failed("open", path, error))
+}
+
 fn parent_of(path: &Utf8Path) -> &Utf8Path {
     path.parent().unwrap_or(Utf8Path::new("/"))
 }
@@ -246,7 +250,9 @@ fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostErr
             (None, None) => Stdio::null(),
         })
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        // A Ctrl-C or a hang-up of our terminal is for us to hear; it must not end a command in the middle of its work.
+        .process_group(0);
     let mut child = process.spawn().map_err(|source| start_failed(command, source))?;
     let (sender, receiver) = mpsc::channel();
     let out = child.stdout.take().map(|pipe| forward(pipe, sender.clone(), Line::Out));

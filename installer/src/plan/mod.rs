@@ -136,6 +136,9 @@ pub enum Action {
         /// A second place for the escrow.
         #[schemars(with = "Option<String>")]
         escrow_directory: Option<Utf8PathBuf>,
+        /// The recovery key is shown on the console, and two groups of it are typed back.
+        #[serde(default)]
+        show_recovery_key: bool,
     },
     /// Mounts the data volume now and at each boot.
     MountData {
@@ -516,7 +519,14 @@ type Escrow = (Vec<String>, Option<Utf8PathBuf>);
 
 fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> Result<(Vec<Disk>, Escrow), PlanError> {
     match &config.storage.encryption {
-        Encryption::Luks2 { tpm2, escrow_recipients, escrow_directory, discards, key_derivation } => {
+        Encryption::Luks2 {
+            tpm2,
+            escrow_recipients,
+            escrow_directory,
+            show_recovery_key,
+            discards,
+            key_derivation,
+        } => {
             let disk = machine.disk.clone().ok_or_else(|| PlanError::Disk {
                 why: "storage.disk is missing: an encrypted data volume needs a disk of its own".to_owned(),
                 hint: "`cofferdam check` lists the disks of this machine",
@@ -540,6 +550,7 @@ fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> 
                     key_derivation: *key_derivation,
                     escrow_recipients: escrow_recipients.clone(),
                     escrow_directory: escrow_directory.clone(),
+                    show_recovery_key: *show_recovery_key,
                 },
             );
             let volume = Volume::Encrypted { tpm2, discards: *discards };

@@ -4,5 +4,6 @@
 
 pub mod frame;
 pub mod keymap;
+pub mod run;
 pub mod terminal;
 pub mod theme;

@@ -1,0 +1,5 @@
+//! The run.
+
+pub mod estimate;
+pub mod model;
+pub mod text;
