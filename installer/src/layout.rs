@@ -24,6 +24,10 @@ pub const INDEX_SIGNATURE: &str = "/var/lib/cofferdam/bundle/index.json.minisig"
 pub const TRUST: &str = "/var/lib/cofferdam/trust";
 /// Encrypted for the escrow recipients.
 pub const ESCROW: &str = "/var/lib/cofferdam/escrow";
+/// Key of a certificate request until the data volume is there; in memory.
+pub const REQUEST_KEY: &str = "/run/cofferdam/request.key";
+/// Certificates and keys that were pasted, until the data volume is there; in memory.
+pub const PASTED: &str = "/run/cofferdam/pasted";
 
 /// The data volume.
 pub const DATA: &str = "/var/lib/cofferdam/data";

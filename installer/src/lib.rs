@@ -11,6 +11,8 @@ pub mod host;
 pub mod layout;
 pub mod network;
 pub mod plan;
+pub mod prepare;
+pub mod request;
 pub mod site;
 pub mod step;
 pub mod support;

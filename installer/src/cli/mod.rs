@@ -91,6 +91,12 @@ impl Failure {
     }
 }
 
+impl From<crate::prepare::Refusal> for Failure {
+    fn from(refusal: crate::prepare::Refusal) -> Self {
+        Self { code: refusal.code, message: refusal.message, hint: refusal.hint }
+    }
+}
+
 type Outcome = Result<(), Failure>;
 
 /// Runs the program.

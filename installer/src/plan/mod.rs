@@ -230,6 +230,15 @@ pub enum Action {
         #[schemars(with = "Option<String>")]
         directory: Option<Utf8PathBuf>,
     },
+    /// Makes the account of the machine's administrator. Its password hash stands in the configuration alone.
+    MakeAdministrator {
+        /// Name of the account.
+        name: String,
+        /// May it log in by a password.
+        password: bool,
+        /// Lines of its `authorized_keys`.
+        ssh_keys: Vec<String>,
+    },
     /// Records the finished site.
     RecordSite,
 }
@@ -406,6 +415,15 @@ pub fn plan(
         },
     );
     let (destroys, escrow) = data_volume(config, machine, &mut steps)?;
+    if let Some(administrator) = &config.administrator {
+        let title = format!("Make the administrator account {}", administrator.name);
+        let action = Action::MakeAdministrator {
+            name: administrator.name.clone(),
+            password: administrator.password_hash.is_some(),
+            ssh_keys: administrator.ssh_keys.clone(),
+        };
+        steps.add("admin.account", &title, 1, 60, action);
+    }
     steps.add("data.bind", "Bind the state folders to the data volume", 1, 60, Action::BindState);
     steps.add("certificates.issue", "Make keys and certificates", 2, 120, certificates(config));
     steps.add(
@@ -558,12 +576,25 @@ fn certificates(config: &InstallConfig) -> Action {
                 roots: roots.clone(),
             },
         ),
+        Certificates::Request { certificate, roots, .. } => (
+            "ecdsa-p256".to_owned(),
+            ServerCertificate::Imported {
+                certificate: certificate.clone(),
+                key: crate::layout::REQUEST_KEY.into(),
+                roots: roots.clone(),
+            },
+        ),
     };
+    Action::IssueCertificates { algorithm, server, names: server_names(config) }
+}
+
+/// Names and addresses of the server certificate besides the FQDN.
+pub(crate) fn server_names(config: &InstallConfig) -> Vec<String> {
     let mut names = vec![config.node.name.clone(), config.node.address.to_string()];
     names.extend(config.site.fqdn.split('.').next().map(str::to_owned));
     names.extend(config.site.vip.map(|vip| vip.to_string()));
     names.dedup();
-    Action::IssueCertificates { algorithm, server, names }
+    names
 }
 
 /// The packs that are installed: all of the lower layers, and of `storage` and `addon` those that were asked for.

@@ -3,6 +3,7 @@
 //! Invariant: `done` only looks; `run` may be cut off anywhere and run again. Each step's file says how it knows that it
 //! is done. Called by `engine/`.
 
+mod administrator;
 mod bundle_load;
 mod certificates;
 mod cluster;
@@ -33,7 +34,7 @@ use crate::host::{Command, Host, HostError, HostExt, Output};
 use crate::layout;
 use crate::plan::{Action, Plan, Step};
 
-pub(crate) use certificates::import_files;
+pub(crate) use certificates::{import_files, judge_files};
 pub use kubeadm::render_kubeadm_config;
 pub use record::{PackState, State};
 
@@ -172,6 +173,9 @@ impl<'a> Context<'a> {
             Action::WaitForNode => cluster::node_ready(self),
             Action::ApplyPack { .. } | Action::Rehearse { .. } => Ok(false),
             Action::SealEscrow { recipients, .. } => escrow::done(self, recipients),
+            Action::MakeAdministrator { name, password, ssh_keys } => {
+                administrator::done(self, name, *password, ssh_keys)
+            }
             Action::RecordSite => record::done(self),
         }
     }
@@ -196,6 +200,7 @@ impl<'a> Context<'a> {
             Action::ApplyPack { pack } => pack::run(self, pack, report),
             Action::Rehearse { image, workload } => rehearsal::run(self, image, *workload),
             Action::SealEscrow { recipients, directory } => escrow::run(self, recipients, directory.as_deref()),
+            Action::MakeAdministrator { name, ssh_keys, .. } => administrator::run(self, name, ssh_keys),
             Action::RecordSite => record::run(self),
         }
     }

@@ -6,7 +6,7 @@ use crate::layout;
 use crate::plan::{Action, Plan, Volume};
 
 /// One line for each kind of change.
-pub fn changes(plan: &Plan, run: &Run) -> Vec<String> {
+pub(super) fn changes(plan: &Plan, run: &Run) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for (step, view) in plan.steps.iter().zip(&run.steps) {
         let is_done = match view.state {
@@ -41,6 +41,7 @@ pub fn changes(plan: &Plan, run: &Run) -> Vec<String> {
                 _,
             ) => "a Kubernetes control plane in /etc/kubernetes".to_owned(),
             (Action::SealEscrow { .. }, _) => format!("the escrow in {}", layout::ESCROW),
+            (Action::MakeAdministrator { name, .. }, _) => format!("the account {name}"),
             (Action::Rehearse { .. } | Action::RecordSite, _) => continue,
         };
         if lines.last() != Some(&line) && !lines.contains(&line) {
@@ -52,7 +53,7 @@ pub fn changes(plan: &Plan, run: &Run) -> Vec<String> {
 
 /// Whether nothing that is done depends on the answers: then another plan may be made. Later the host has keys,
 /// certificates or a volume that belong to this one.
-pub fn may_change_settings(plan: &Plan, run: &Run) -> bool {
+pub(super) fn may_change_settings(plan: &Plan, run: &Run) -> bool {
     plan.steps.iter().zip(&run.steps).filter(|(_, view)| view.state.is_done()).all(|(step, _)| {
         matches!(
             step.action,
