@@ -71,9 +71,9 @@ impl Interrupted {
             let hint = format!("remove {} and begin again with `cofferdam install`", layout::PLAN);
             Failure::new(code::CONFIG, format!("{} is missing", layout::CONFIG), Some(hint))
         })?;
-        let config =
-            config::parse(&text).map_err(|error| Failure::new(code::CONFIG, &error, Some(error.hint())))?;
-        let signed = Signed::stored(host).or_else(|_| Signed::from_bundle(&config.bundle.path, &config.bundle.trust))?;
+        let config = config::parse(&text).map_err(|error| Failure::new(code::CONFIG, &error, Some(error.hint())))?;
+        let signed =
+            Signed::stored(host).or_else(|_| Signed::from_bundle(&config.bundle.path, &config.bundle.trust))?;
         if signed.digest != plan.index {
             return Err(Failure::new(
                 code::CONFIG,
@@ -167,7 +167,8 @@ pub(super) fn refuse_without_person(host: &dyn Host, config: &InstallConfig, pla
     if is_over {
         return Ok(());
     }
-    let hint = "name `escrow-recipients`, or run it on a terminal without `--config` (an interrupted one: `cofferdam resume`)";
+    let hint =
+        "name `escrow-recipients`, or run it on a terminal without `--config` (an interrupted one: `cofferdam resume`)";
     Err(Failure::new(
         code::CONFIG,
         "storage.encryption: the recovery key leaves by the screen only (show-recovery-key), and nobody is there to see it",

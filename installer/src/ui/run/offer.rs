@@ -13,7 +13,6 @@ use super::signals::Signals;
 use super::view::{self, below, paragraph, put, put_line};
 use super::{SharedHost, input};
 use crate::engine::journal::{Journal, Outcome, Record};
-use crate::host::Host as _;
 use crate::layout;
 use crate::plan::Plan;
 use crate::ui::frame::{self, Chrome};

@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{below, put_line};
+use super::{below, paragraph, put, put_line};
 use crate::ui::run::model::{Current, Run, StepState, StepView, Work};
 use crate::ui::run::session::Session;
 use crate::ui::run::text::{left, size, time};
@@ -81,24 +81,26 @@ fn draw_current(shown: &Shown, current: &Current, theme: Theme, area: Rect, pict
     }
     put_right(&time(run.step_elapsed()), theme, area, picture);
     let rest = put_line(&Line::from(head), area, picture);
-    let rest = match &current.work {
+    let below_head = Rect { height: 3.min(rest.height), ..rest };
+    let (rest, rows) = match &current.work {
         Some(work) => {
             let (done, total) = work.counted();
-            let inner = Rect { x: rest.x + 2, width: rest.width.saturating_sub(2), ..rest };
-            put_line(&bar(done, total, theme, inner.width), inner, picture);
-            put_line(&Line::styled(format!("  {}", figures(work)), theme.text()), below(rest, 1), picture)
+            let inner = Rect { x: rest.x + 2, width: rest.width.saturating_sub(2), ..below_head };
+            let inner = put_line(&bar(done, total, theme, inner.width), inner, picture);
+            (put_line(&Line::styled(figures(work), theme.text()), inner, picture), 1)
         }
-        None => below(rest, 2),
+        None => (Rect { x: rest.x + 2, width: rest.width.saturating_sub(2), ..below_head }, 3),
     };
-    let said = match (run.silence(), shown.is_stopping) {
+    let (text, style) = match (run.silence(), shown.is_stopping) {
         (Some(silent), _) => {
             let last = run.log.back().map_or("none", |line| line.text.as_str());
-            Line::styled(format!("  no progress for {}, last line: {last}", time(silent)), theme.warn())
+            (format!("no progress for {}, last line: {last}", time(silent)), theme.warn())
         }
-        (None, true) => Line::styled("  stopping: this step is brought to its end first", theme.warn()),
-        (None, false) => Line::styled(format!("  {}", current.note), theme.muted()),
+        (None, true) => ("stopping: this step is brought to its end first".to_owned(), theme.warn()),
+        (None, false) => (current.note.clone(), theme.muted()),
     };
-    put_line(&said, rest, picture)
+    put(&paragraph(&text, rest.width, rows), style, rest, picture);
+    below(area, 4)
 }
 
 fn figures(work: &Work) -> String {
@@ -147,7 +149,10 @@ fn put_right(text: &str, theme: Theme, area: Rect, picture: &mut Buffer) {
 /// The steps around the one in work, with how long they took.
 fn draw_steps(run: &Run, ticks: u64, theme: Theme, area: Rect, picture: &mut Buffer) {
     let rows = usize::from(area.height);
-    let at = run.current.as_ref().map_or_else(|| run.steps.iter().filter(|step| step.state.is_done()).count(), |current| current.position);
+    let at = run
+        .current
+        .as_ref()
+        .map_or_else(|| run.steps.iter().filter(|step| step.state.is_done()).count(), |current| current.position);
     // The one in work stands in the upper two thirds, so that what comes is seen too.
     let first = at.saturating_sub(rows * 2 / 3).min(run.steps.len().saturating_sub(rows));
     for (y, step) in (area.y..area.bottom()).zip(run.steps.iter().skip(first)) {
@@ -162,14 +167,7 @@ fn draw_steps(run: &Run, ticks: u64, theme: Theme, area: Rect, picture: &mut Buf
     }
 }
 
-fn draw_step(
-    step: &StepView,
-    mark: &str,
-    style: ratatui::style::Style,
-    took: &str,
-    row: Rect,
-    picture: &mut Buffer,
-) {
+fn draw_step(step: &StepView, mark: &str, style: ratatui::style::Style, took: &str, row: Rect, picture: &mut Buffer) {
     picture.set_stringn(row.x, row.y, mark, 2, style);
     let room = usize::from(row.width).saturating_sub(3 + 9);
     picture.set_stringn(row.x + 3, row.y, &step.title, room, style);
