@@ -1,6 +1,6 @@
 //! The things that the focus can be on.
 
-use crate::config::{Page, Tpm2};
+use crate::config::Page;
 
 use super::answers::CertificateMode;
 
@@ -30,13 +30,14 @@ pub enum Pem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Field {
     Mode(Mode),
+    NoConfigFile,
     ConfigFile(usize),
     Finding(usize),
     SaveReport,
     CheckAgain,
     Disk(usize),
     Encrypt(bool),
-    Tpm(Tpm2Choice),
+    Tpm,
     ShowRecoveryKey,
     Recipients,
     EscrowDirectory,
@@ -71,27 +72,6 @@ pub enum Field {
     GoTo(Page),
     SaveAnswers,
     Continue,
-}
-
-/// [`Tpm2`] with an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tpm2Choice {
-    /// If there is one.
-    Auto,
-    /// It must be there.
-    Require,
-    /// Never.
-    Off,
-}
-
-impl From<Tpm2Choice> for Tpm2 {
-    fn from(choice: Tpm2Choice) -> Self {
-        match choice {
-            Tpm2Choice::Auto => Self::Auto,
-            Tpm2Choice::Require => Self::Require,
-            Tpm2Choice::Off => Self::Off,
-        }
-    }
 }
 
 /// Keys of the configuration that a field stands for: their problems are shown under it.
