@@ -13,6 +13,7 @@ pub mod network;
 pub mod plan;
 pub mod prepare;
 pub mod request;
+pub mod site;
 pub mod step;
 pub mod support;
 pub mod ui;

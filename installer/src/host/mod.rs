@@ -42,6 +42,19 @@ pub trait Host {
     /// Appends to a file (made with mode 0600 if it is missing) and fsyncs it.
     fn append(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError>;
 
+    /// Takes a lock that ends with this process or when what is given back is dropped; `None` when another process has it.
+    /// A host that nobody else can reach has nothing to lock.
+    fn lock(&self, path: &Utf8Path) -> Result<Option<Box<dyn Send>>, HostError> {
+        let _ = path;
+        Ok(Some(Box::new(())))
+    }
+
+    /// Whether some process holds the lock.
+    fn is_locked(&self, path: &Utf8Path) -> Result<bool, HostError> {
+        let _ = path;
+        Ok(false)
+    }
+
     /// The same without the fsync, for what may be lost in a crash.
     fn note(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError> {
         self.append(path, content)

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use bundle::oci::{Algorithm, Digest, Hasher};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::{Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output};
@@ -88,6 +90,33 @@ impl Host for RealHost {
         let mut file = open_to_append(path)?;
         file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| failed("append to", path, error))?;
         if is_new { sync_directory(parent_of(path)) } else { Ok(()) }
+    }
+
+    fn lock(&self, path: &Utf8Path) -> Result<Option<Box<dyn Send>>, HostError> {
+        let file = open_to_append(path)?;
+        // A look by `is_locked` holds it for an instant.
+        for attempt in 0..5 {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Box::new(file))),
+                Err(Errno::WOULDBLOCK) if attempt < 4 => std::thread::sleep(Duration::from_millis(50)),
+                Err(Errno::WOULDBLOCK) => break,
+                Err(error) => return Err(failed("lock", path, error.into())),
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_locked(&self, path: &Utf8Path) -> Result<bool, HostError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed("open", path, error)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(failed("look at the lock", path, error.into())),
+        }
     }
 
     fn note(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError> {
@@ -176,6 +205,16 @@ impl Host for RealHost {
 
     fn https_get(&self, request: &HttpsRequest) -> Result<HttpsAnswer, HostError> {
         super::https::get(request)
+    }
+}
+
+/// A shell at this terminal, until it ends.
+pub fn shell() -> std::io::Result<()> {
+    let mut shell = std::process::Command::new("/bin/bash");
+    let status = shell.arg("--login").status();
+    match status {
+        Err(error) if error.kind() == ErrorKind::NotFound => std::process::Command::new("/bin/sh").status().map(drop),
+        other => other.map(drop),
     }
 }
 

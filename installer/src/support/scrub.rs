@@ -81,7 +81,7 @@ fn without_private_keys(text: &str) -> String {
 
 fn without_shapes(text: &str) -> String {
     let mut result = String::with_capacity(text.len());
-    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "-_.+/=".contains(letter);
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "-_.+/=$".contains(letter);
     let mut word = String::new();
     let mut before = String::new();
     for letter in text.chars().chain([' ']) {
@@ -116,12 +116,14 @@ fn shape(word: &str, before: &str) -> Option<&'static str> {
             return Some("(bootstrap token removed)");
         }
     }
+    if word.starts_with('$') && word.matches('$').count() >= 3 && word.len() > 20 {
+        return Some("(password hash removed)");
+    }
     if word.starts_with("eyJ") && word.matches('.').count() >= 2 {
         return Some("(token removed)");
     }
-    (before.eq_ignore_ascii_case("bearer") || before.eq_ignore_ascii_case("basic")) 
-        .then_some("(credential removed)")
-        .filter(|_| word.len() >= 12)
+    let is_credential = before.eq_ignore_ascii_case("bearer") || before.eq_ignore_ascii_case("basic");
+    (is_credential && word.len() >= 12).then_some("(credential removed)")
 }
 
 fn is_recovery_group(group: &str) -> bool {
@@ -145,6 +147,7 @@ mod tests {
             ("typed CCCBCDCE-CFCGCHCI", "typed (recovery key removed)"),
             ("token abcdef.0123456789abcdef used", "token (bootstrap token removed) used"),
             ("file abcdef.0123456789 stays", "file abcdef.0123456789 stays"),
+            ("password-hash: $6$rounds=5000$abcdefgh$0123456789/.x", "password-hash: (password hash removed)"),
             ("got eyJhbGciOi.eyJpc3Mi.c2ln", "got (token removed)"),
             ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer (credential removed)"),
             ("secret: c2VjcmV0Ym94LWtleS0x", "secret: (secret removed)"),

@@ -415,3 +415,6 @@ fn rate(samples: &VecDeque<(Timestamp, u64)>, since: Timestamp) -> u64 {
     let bytes = u128::from(last.1.saturating_sub(bytes)) * 1000;
     u64::try_from(bytes.checked_div(milliseconds).unwrap_or(0)).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
