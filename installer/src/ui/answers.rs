@@ -40,6 +40,7 @@ pub struct ChosenDisk {
 /// All answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
+#[allow(missing_docs, reason = "the names are those of the configuration, where they are explained")]
 pub struct Answers {
     pub site_name: String,
     pub fqdn: String,

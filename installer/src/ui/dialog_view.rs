@@ -16,7 +16,7 @@ use super::sheet::{cut, wrap};
 use super::theme::{Mode, Theme};
 
 /// Draws a dialog over the body of the page.
-pub fn draw(dialog: &Dialog, model: &Model, theme: Theme, body: Rect, picture: &mut Buffer) {
+pub(super) fn draw(dialog: &Dialog, model: &Model, theme: Theme, body: Rect, picture: &mut Buffer) {
     match dialog {
         Dialog::Help => help(model, theme, body, picture),
         Dialog::Log(back) => log(model, *back, theme, body, picture),
@@ -179,7 +179,7 @@ fn begin_box(begin: &Begin, model: &Model, theme: Theme, body: Rect, picture: &m
     for disk in &plan.destroys {
         lines.push(Line::styled("Everything on this disk will be lost:", theme.bad()));
         lines.push(Line::default());
-        lines.push(Line::styled(format!("  {}  {}  {}", disk.path, super::super::facts::disk::size(disk.size), disk.model), theme.strong()));
+        lines.push(Line::styled(format!("  {}  {}  {}", disk.path, crate::facts::disk::size(disk.size), disk.model), theme.strong()));
         lines.push(Line::styled(format!("  serial {}", disk.serial), theme.strong()));
         let contents = if disk.contents.is_empty() { "nothing was found on it".to_owned() } else { format!("on it now: {}", disk.contents.join("; ")) };
         lines.extend(wrap(&contents, INNER - 2).into_iter().map(|part| Line::styled(format!("  {part}"), theme.text())));

@@ -11,8 +11,6 @@ pub enum Mode {
     Install,
     /// Look at the host only.
     Check,
-    /// Go on with an interrupted installation.
-    Resume,
 }
 
 /// A file that is brought in by its path or by pasting it.
@@ -26,7 +24,8 @@ pub enum Pem {
     Roots,
 }
 
-/// A field, a choice or a button.
+/// A field, a choice or a button; numbers count in the list that the page shows.
+#[allow(missing_docs, reason = "each is named like the answer or the deed that it stands for")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Field {
     Mode(Mode),

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::config::Page;
 
-use super::answers::{self, CertificateMode};
+use super::answers;
 use super::dialog::{Accept, Begin, BeginFocus, Dialog, Save, SaveFocus};
 use super::field::{Field, Mode, Pem};
 use super::keymap::{self, Command};
@@ -48,8 +48,6 @@ pub enum Effect {
     Quit,
     /// Run the engine.
     Start(Box<Start>),
-    /// Go on with the interrupted installation.
-    Resume,
 }
 
 /// Takes a message.
@@ -128,12 +126,8 @@ fn heard(model: &mut Model, serial: u64, answer: Answer, effects: &mut Vec<Effec
     match answer {
         Answer::Discovered(found) => {
             let text = format!("found {} bundles, {} configuration files", found.bundles.len(), found.configs.len());
-            let interrupted = found.interrupted.is_some();
             if model.tasks.discover.settle(serial, found) {
                 model.log.push(text);
-                if interrupted {
-                    model.mode = Mode::Resume;
-                }
             }
         }
         Answer::Facts(facts) => {
@@ -464,10 +458,6 @@ fn show(model: &mut Model, page: Page) {
 /// To the next page, if nothing is missing on this one.
 fn go_on(model: &mut Model, effects: &mut Vec<Effect>) {
     let page = model.page;
-    if page == Page::Welcome && model.mode == Mode::Resume {
-        effects.push(Effect::Resume);
-        return;
-    }
     if page == Page::Welcome && model.mode == Mode::Install && is_installed(model) {
         say_bad(model, "a site is installed on this host already");
         return;

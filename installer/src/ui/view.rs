@@ -42,7 +42,6 @@ fn chrome(model: &Model, theme: Theme) -> Chrome {
     let what = match model.mode {
         Mode::Install => "install",
         Mode::Check => "check this host",
-        Mode::Resume => "resume",
     };
     Chrome {
         product: format!("Cofferdam {}  ·  {what}", env!("CARGO_PKG_VERSION")),

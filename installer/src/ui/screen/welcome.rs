@@ -20,16 +20,9 @@ pub(super) fn fill(sheet: &mut Sheet) {
     let model = sheet.model;
     sheet.lead("What shall be done on this machine?");
     let found = model.tasks.discover.result();
-    let (installed, interrupted) =
-        (found.and_then(|found| found.installed.clone()), found.and_then(|found| found.interrupted.clone()));
-    if let Some(site) = &interrupted {
-        let label = format!("Go on with the interrupted installation of site {site}");
-        sheet.radio(Field::Mode(Mode::Resume), model.mode == Mode::Resume, &label, "from the step at which it stopped");
-    }
-    match (&installed, &interrupted) {
-        (Some(site), _) => sheet.unavailable("Install a site", &format!("site {site} is installed here already")),
-        (None, Some(_)) => sheet.unavailable("Install a site", "the interrupted installation comes first"),
-        (None, None) => {
+    match found.and_then(|found| found.installed.as_ref()) {
+        Some(site) => sheet.unavailable("Install a site", &format!("site {site} is installed here already")),
+        None => {
             let detail = "answers first, then the plan, then a confirmation";
             sheet.radio(Field::Mode(Mode::Install), model.mode == Mode::Install, "Install a site", detail);
         }
