@@ -16,7 +16,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::check::{self, Report};
 use crate::config::{Certificates, InstallConfig};
 use crate::facts::{Facts, Questions};
-use crate::host::{Host, HostExt};
+use crate::host::Host;
 use crate::layout;
 use crate::plan::{self, Machine, Plan};
 use crate::step::State;

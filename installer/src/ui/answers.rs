@@ -31,13 +31,16 @@ pub struct ChosenDisk {
     pub path: String,
     /// How the configuration names it.
     pub matches: Vec<DiskMatch>,
-    /// What has to be typed to allow it to be erased.
+    /// What allows it to be erased.
     pub token: String,
+    /// A file chose it, with its own token.
+    pub from_file: bool,
 }
 
 /// All answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
+#[allow(missing_docs, reason = "the names are those of the configuration, where they are explained")]
 pub struct Answers {
     pub site_name: String,
     pub fqdn: String,
@@ -127,6 +130,7 @@ impl Answers {
                 path: String::new(),
                 matches: choice.matches.clone(),
                 token: choice.erase.clone(),
+                from_file: true,
             }),
             bundle: config.bundle.path.to_string(),
             trust: config.bundle.trust.iter().map(|path| path.as_str()).collect::<Vec<_>>().join(" "),
@@ -279,7 +283,7 @@ impl Answers {
         if self.disk.as_ref().is_some_and(|chosen| chosen.path == disk.path) {
             return;
         }
-        self.disk = Some(ChosenDisk { path: disk.path.clone(), matches: vec![match_of(disk)], token: token_of(disk) });
+        self.disk = Some(ChosenDisk { path: disk.path.clone(), matches: vec![match_of(disk)], token: token_of(disk), from_file: false });
     }
 
     /// Finds the disk that a file names; a disk that is not there stays as the file says.
@@ -314,6 +318,12 @@ pub fn token_of(disk: &Disk) -> String {
         Some(serial) => serial.chars().skip(serial.chars().count().saturating_sub(4)).collect(),
         None => disk.path.clone(),
     }
+}
+
+/// What is asked for: never less than a file's token, and never less than the usual end of a serial number.
+pub fn token_of_serial(token: &str, serial: &str) -> String {
+    let end: String = serial.chars().skip(serial.chars().count().saturating_sub(4)).collect();
+    if token.starts_with('/') || token.chars().count() > end.chars().count() { token.to_owned() } else { end }
 }
 
 /// The narrowest description that a configuration can give of a disk.

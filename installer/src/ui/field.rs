@@ -1,6 +1,6 @@
 //! The things that the focus can be on.
 
-use crate::config::{Page, Tpm2};
+use crate::config::Page;
 
 use super::answers::CertificateMode;
 
@@ -11,8 +11,6 @@ pub enum Mode {
     Install,
     /// Look at the host only.
     Check,
-    /// Go on with an interrupted installation.
-    Resume,
 }
 
 /// A file that is brought in by its path or by pasting it.
@@ -26,17 +24,19 @@ pub enum Pem {
     Roots,
 }
 
-/// A field, a choice or a button.
+/// A field, a choice or a button; numbers count in the list that the page shows.
+#[allow(missing_docs, reason = "each is named like the answer or the deed that it stands for")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Field {
     Mode(Mode),
+    NoConfigFile,
     ConfigFile(usize),
     Finding(usize),
     SaveReport,
     CheckAgain,
     Disk(usize),
     Encrypt(bool),
-    Tpm(Tpm2Choice),
+    Tpm,
     ShowRecoveryKey,
     Recipients,
     EscrowDirectory,
@@ -71,27 +71,6 @@ pub enum Field {
     GoTo(Page),
     SaveAnswers,
     Continue,
-}
-
-/// [`Tpm2`] with an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Tpm2Choice {
-    /// If there is one.
-    Auto,
-    /// It must be there.
-    Require,
-    /// Never.
-    Off,
-}
-
-impl From<Tpm2Choice> for Tpm2 {
-    fn from(choice: Tpm2Choice) -> Self {
-        match choice {
-            Tpm2Choice::Auto => Self::Auto,
-            Tpm2Choice::Require => Self::Require,
-            Tpm2Choice::Off => Self::Off,
-        }
-    }
 }
 
 /// Keys of the configuration that a field stands for: their problems are shown under it.

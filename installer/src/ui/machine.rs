@@ -31,8 +31,6 @@ pub struct Discovered {
     pub keys: Vec<Utf8PathBuf>,
     /// The site that is installed here, in words.
     pub installed: Option<String>,
-    /// The site whose installation was interrupted.
-    pub interrupted: Option<String>,
     /// The first mounted medium, where things are saved unless the operator says otherwise.
     pub medium: Option<Utf8PathBuf>,
 }
@@ -293,11 +291,6 @@ fn discover(host: &dyn Host) -> Discovered {
         installed: State::read(host).ok().flatten().map(|state| format!("{} ({} {})", state.site, state.bundle, state.version)),
         ..Discovered::default()
     };
-    let begun = host.look(layout::PLAN.into()).is_ok_and(|entry| entry.is_some());
-    if found.installed.is_none() && begun {
-        let config = host.read_text(layout::CONFIG.into()).ok().flatten().and_then(|text| config::parse(&text).ok());
-        found.interrupted = Some(config.map_or_else(|| "unknown".to_owned(), |config| config.site.name));
-    }
     let here = std::env::current_dir().ok().and_then(|path| Utf8PathBuf::from_path_buf(path).ok());
     for place in here.iter().map(|path| (path.clone(), 0)).chain(PLACES.iter().map(|place| (Utf8PathBuf::from(place), 2))) {
         look_into(host, &place.0, place.1, &mut found);

@@ -74,8 +74,12 @@ pub struct Model {
     pub seen: BTreeSet<Page>,
     /// The pages on which it stops.
     pub stops: Vec<Page>,
-    /// The configuration file that was taken.
-    pub taken: Option<String>,
+    /// Which of the configuration files that were found was taken.
+    pub taken: Option<usize>,
+    /// Answers to which the operator can come back: those without a file, and those of each file.
+    pub aside: BTreeMap<Option<usize>, (Answers, BTreeSet<Field>, Vec<Page>)>,
+    /// The answers may begin by the file's own erase token: at this tick, unless a key is pressed.
+    pub begins_at: Option<u64>,
     /// The password as typed, until its hash is there.
     pub password: Secret,
     /// The password typed again.
@@ -98,8 +102,10 @@ pub struct Model {
     pub look: theme::Mode,
     /// A shell may be opened.
     pub has_shell: bool,
-    /// The site's erasing was confirmed with this text.
-    pub confirmed: Option<String>,
+    /// Columns and rows of the terminal.
+    pub size: (u16, u16),
+    /// The password's hash was asked for in order to leave its page.
+    pub leaves_after_hash: bool,
 }
 
 /// Most bytes of a pasted PEM.
@@ -120,6 +126,8 @@ impl Model {
             seen: BTreeSet::from([Page::Welcome]),
             stops: Page::ALL.to_vec(),
             taken: None,
+            aside: BTreeMap::new(),
+            begins_at: None,
             password: Secret::with_limit(super::secret::PASSWORD_MOST),
             password_again: Secret::with_limit(super::secret::PASSWORD_MOST),
             dialog: None,
@@ -141,7 +149,8 @@ impl Model {
             serial: 0,
             look,
             has_shell: true,
-            confirmed: None,
+            size: super::terminal::SMALLEST,
+            leaves_after_hash: false,
         }
     }
 

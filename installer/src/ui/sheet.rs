@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 
 use super::field::{self, Field};
 use super::model::Model;
-use super::task::{Ended, Task};
+use super::task::{Broken, Task};
 use super::theme::{Mode, Theme};
 use crate::check::{Finding, Outcome};
 
@@ -354,10 +354,10 @@ impl<'a> Sheet<'a> {
             ]);
             return true;
         }
-        let text = match task.ended() {
-            Some(Ended::TimedOut(seconds)) => format!("{what} gave no answer within {seconds} s; F4 or ^R asks again"),
-            Some(Ended::Cancelled) => format!("{what} was stopped"),
-            _ => return false,
+        let text = match task.broken() {
+            Some(Broken::TimedOut(seconds)) => format!("{what} gave no answer within {seconds} s; F4 or ^R asks again"),
+            Some(Broken::Cancelled) => format!("{what} was stopped; F4 or ^R asks again"),
+            None => return false,
         };
         self.text(&format!("{} {text}", self.theme.mark(Outcome::Unknown)), self.theme.warn());
         true

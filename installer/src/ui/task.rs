@@ -6,11 +6,9 @@
 /// Ticks in a second.
 pub const TICKS_PER_SECOND: u64 = 10;
 
-/// How a piece of work ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ended<T> {
-    /// With a result.
-    Done(T),
+/// Why a piece of work ended without a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
     /// It was given up after so many seconds.
     TimedOut(u64),
     /// The operator stopped it.
@@ -28,60 +26,62 @@ pub struct Running<Q> {
     pub since: u64,
 }
 
-/// A kind of background work.
+/// A kind of background work. The last result stays until there is a newer one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Task<Q, T> {
     running: Option<Running<Q>>,
-    ended: Option<(Q, Ended<T>)>,
+    done: Option<(Q, T)>,
+    broken: Option<(Q, Broken)>,
+    is_stale: bool,
     limit: u64,
 }
 
 impl<Q: PartialEq + Clone, T> Task<Q, T> {
     /// A task that is given up after `limit` seconds.
     pub fn new(limit: u64) -> Self {
-        Self { running: None, ended: None, limit }
+        Self { running: None, done: None, broken: None, is_stale: false, limit }
     }
 
     /// Whether this question was neither asked nor answered.
     pub fn is_open(&self, question: &Q) -> bool {
         self.running.as_ref().is_none_or(|running| running.question != *question)
-            && self.ended.as_ref().is_none_or(|(asked, _)| asked != question)
+            && (self.is_stale
+                || (self.done.as_ref().is_none_or(|(asked, _)| asked != question)
+                    && self.broken.as_ref().is_none_or(|(asked, _)| asked != question)))
     }
 
-    /// It was asked; what ran before counts no more.
-    pub fn begin(&mut self, question: Q, serial: u64, tick: u64) {
-        self.running = Some(Running { question, serial, since: tick });
+    /// It was asked; what ran before counts no more. Gives the number of what ran before.
+    pub fn begin(&mut self, question: Q, serial: u64, tick: u64) -> Option<u64> {
+        self.is_stale = false;
+        self.broken = None;
+        self.running.replace(Running { question, serial, since: tick }).map(|before| before.serial)
     }
 
     /// Takes a result; false when nobody waits for it.
     pub fn settle(&mut self, serial: u64, result: T) -> bool {
-        match self.running.take_if(|running| running.serial == serial) {
-            Some(running) => {
-                self.ended = Some((running.question, Ended::Done(result)));
-                true
-            }
-            None => false,
-        }
+        let Some(running) = self.running.take_if(|running| running.serial == serial) else { return false };
+        self.done = Some((running.question, result));
+        true
     }
 
     /// Gives up what took too long; gives its number.
     pub fn tick(&mut self, tick: u64) -> Option<u64> {
         let limit = self.limit;
         let running = self.running.take_if(|running| tick.saturating_sub(running.since) >= limit * TICKS_PER_SECOND)?;
-        self.ended = Some((running.question, Ended::TimedOut(limit)));
+        self.broken = Some((running.question, Broken::TimedOut(limit)));
         Some(running.serial)
     }
 
     /// Stops what runs; gives its number.
     pub fn cancel(&mut self) -> Option<u64> {
         let running = self.running.take()?;
-        self.ended = Some((running.question, Ended::Cancelled));
+        self.broken = Some((running.question, Broken::Cancelled));
         Some(running.serial)
     }
 
-    /// Forgets what came of it, so that it is asked again.
+    /// What came of it is to be asked again.
     pub fn forget(&mut self) {
-        self.ended = None;
+        self.is_stale = true;
     }
 
     /// What runs.
@@ -89,31 +89,25 @@ impl<Q: PartialEq + Clone, T> Task<Q, T> {
         self.running.as_ref()
     }
 
-    /// How the last one ended, whatever it was asked.
-    pub fn ended(&self) -> Option<&Ended<T>> {
-        self.ended.as_ref().map(|(_, ended)| ended)
+    /// Why the last one ended without a result.
+    pub fn broken(&self) -> Option<Broken> {
+        self.broken.as_ref().map(|(_, broken)| *broken)
     }
 
     /// The last result, whatever it was asked.
     pub fn result(&self) -> Option<&T> {
-        match self.ended() {
-            Some(Ended::Done(result)) => Some(result),
-            _ => None,
-        }
+        self.done.as_ref().map(|(_, result)| result)
     }
 
     /// The result for this question.
     pub fn answer(&self, question: &Q) -> Option<&T> {
-        match &self.ended {
-            Some((asked, Ended::Done(result))) if asked == question => Some(result),
-            _ => None,
-        }
+        self.done.as_ref().filter(|(asked, _)| asked == question && !self.is_stale).map(|(_, result)| result)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Ended, Task};
+    use super::{Broken, Task};
 
     #[test]
     fn only_the_awaited_result_counts() {
@@ -126,7 +120,8 @@ mod tests {
         assert!(task.settle(2, 20));
         assert_eq!((task.answer(&"b"), task.answer(&"a"), task.result()), (Some(&20), None, Some(&20)));
         task.forget();
-        assert!(task.is_open(&"b"));
+        assert!(task.is_open(&"b") && task.answer(&"b").is_none());
+        assert_eq!(task.result(), Some(&20), "shown until there is a newer one");
     }
 
     #[test]
@@ -135,10 +130,10 @@ mod tests {
         task.begin("a", 1, 100);
         assert_eq!(task.tick(119), None);
         assert_eq!(task.tick(120), Some(1));
-        assert_eq!(task.ended(), Some(&Ended::TimedOut(2)));
+        assert_eq!(task.broken(), Some(Broken::TimedOut(2)));
         assert!(!task.settle(1, 10), "too late");
         task.begin("b", 2, 130);
         assert_eq!(task.cancel(), Some(2));
-        assert_eq!((task.ended(), task.cancel()), (Some(&Ended::Cancelled), None));
+        assert_eq!((task.broken(), task.cancel()), (Some(Broken::Cancelled), None));
     }
 }

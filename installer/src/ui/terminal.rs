@@ -46,6 +46,12 @@ impl Terminal {
         self.inner.draw(picture).map(drop)
     }
 
+    /// Columns and rows.
+    pub fn size(&self) -> (u16, u16) {
+        let area = size();
+        (area.width, area.height)
+    }
+
     /// Draws everything anew with the next picture: noise on a serial line is wiped away.
     pub fn redraw(&mut self) -> io::Result<()> {
         self.inner.clear()
