@@ -4,8 +4,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, Outcome, code, print, print_json};
-use crate::host::real::RealHost;
 use crate::host::Host;
+use crate::host::real::RealHost;
 use crate::layout;
 use crate::site::{self, Node, Volume};
 use crate::step::State;

@@ -122,12 +122,7 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
 
 /// The key is shown and typed back in part. Before the token, so that a crash here means a new volume with a new key, and
 /// a key that nobody wrote down never guards data.
-fn ceremony(
-    context: &Context,
-    key: certs::RecoveryKey,
-    disk: &Disk,
-    is_escrowed: bool,
-) -> Result<(), StepError> {
+fn ceremony(context: &Context, key: certs::RecoveryKey, disk: &Disk, is_escrowed: bool) -> Result<(), StepError> {
     match context.answers.ask(Question::RecoveryKey(RecoveryKeyShown::new(key, &disk.path, is_escrowed)?)) {
         Answer::WrittenDown(_) => Ok(()),
         Answer::LeftToEscrow if is_escrowed => Ok(()),

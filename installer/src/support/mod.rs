@@ -113,7 +113,8 @@ fn site(host: &dyn Host) -> String {
 }
 
 fn collect(host: &dyn Host) -> Vec<(String, String)> {
-    let mut parts = vec![("versions.txt".to_owned(), concat!("cofferdam ", env!("CARGO_PKG_VERSION"), "\n").to_owned())];
+    let mut parts =
+        vec![("versions.txt".to_owned(), concat!("cofferdam ", env!("CARGO_PKG_VERSION"), "\n").to_owned())];
     for (name, path) in FILES {
         let text = match host.read((*path).into()) {
             Ok(Some(bytes)) => newest(&String::from_utf8_lossy(&bytes)),
@@ -127,7 +128,8 @@ fn collect(host: &dyn Host) -> Vec<(String, String)> {
         parts.push(((*name).to_owned(), output(host, &Command::new(*program).args(arguments.iter().copied()))));
     }
     for unit in UNITS {
-        let lines = Command::new("journalctl").args(["--no-pager", "--lines=5000", "--output=short-iso", "--unit", unit]);
+        let lines =
+            Command::new("journalctl").args(["--no-pager", "--lines=5000", "--output=short-iso", "--unit", unit]);
         parts.push((format!("log/{unit}.txt"), output(host, &lines)));
     }
     let kernel = Command::new("journalctl").args(["--no-pager", "--lines=2000", "--output=short-iso", "--dmesg"]);

@@ -152,13 +152,19 @@ mod tests {
             ("Authorization: Bearer abcdefghijklmnop", "Authorization: Bearer (credential removed)"),
             ("secret: c2VjcmV0Ym94LWtleS0x", "secret: (secret removed)"),
             ("x -----BEGIN PRIVATE KEY-----\nMIGH\n-----END PRIVATE KEY-----\ny", "x (private key removed)\ny"),
-            (r#"{"k":"-----BEGIN EC PRIVATE KEY-----\nMH\n-----END EC PRIVATE KEY-----\n"}"#, r#"{"k":"(private key removed)\n"}"#),
+            (
+                r#"{"k":"-----BEGIN EC PRIVATE KEY-----\nMH\n-----END EC PRIVATE KEY-----\n"}"#,
+                r#"{"k":"(private key removed)\n"}"#,
+            ),
             ("-----BEGIN PRIVATE KEY-----\nMIGH", "(private key removed)"),
             (
                 "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
                 "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
             ),
-            ("sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
+            (
+                "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            ),
             ("", ""),
         ];
         for (text, expected) in table {

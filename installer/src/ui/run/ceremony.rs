@@ -105,7 +105,8 @@ impl Ceremony {
             return Some(Answer::WrittenDown(written));
         }
         let [first, second] = self.shown.asked();
-        self.mistake = Some(format!("that is not group {first} and group {second} of this key; compare with what you wrote"));
+        self.mistake =
+            Some(format!("that is not group {first} and group {second} of this key; compare with what you wrote"));
         self.focus = 0;
         None
     }

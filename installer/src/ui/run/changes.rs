@@ -15,17 +15,23 @@ pub(super) fn changes(plan: &Plan, run: &Run) -> Vec<String> {
             StepState::Skipped | StepState::Finished(_) => true,
         };
         let line = match (&step.action, is_done) {
-            (Action::PrepareHost { .. }, _) => format!("{}, a system user, kernel modules and settings", layout::PROGRAM),
+            (Action::PrepareHost { .. }, _) => {
+                format!("{}, a system user, kernel modules and settings", layout::PROGRAM)
+            }
             (Action::EncryptDisk { disk, .. }, false) => {
                 format!("{} (serial {}) is being erased: what was on it is lost", disk.path, disk.serial)
             }
             (Action::EncryptDisk { disk, .. }, true) => {
                 format!("{} (serial {}) is the encrypted data volume", disk.path, disk.serial)
             }
-            (Action::MountData { volume: Volume::Encrypted { .. } }, _) => format!("/etc/crypttab, the mount of {}", layout::DATA),
+            (Action::MountData { volume: Volume::Encrypted { .. } }, _) => {
+                format!("/etc/crypttab, the mount of {}", layout::DATA)
+            }
             (Action::MountData { volume: Volume::Directory }, _) => format!("the directory {}", layout::DATA),
             (Action::BindState, _) => "state folders bound to the data volume".to_owned(),
-            (Action::IssueCertificates { .. }, _) => format!("keys and certificates in {} and {}", layout::KEYSTORE, layout::TLS),
+            (Action::IssueCertificates { .. }, _) => {
+                format!("keys and certificates in {} and {}", layout::KEYSTORE, layout::TLS)
+            }
             (Action::LoadBundle { .. } | Action::StartRegistry { .. }, _) => {
                 format!("the registry and its store in {}", layout::STORE)
             }

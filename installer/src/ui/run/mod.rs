@@ -31,8 +31,8 @@ use ratatui::crossterm::event::Event as TerminalEvent;
 use super::terminal::Terminal;
 use super::theme::{Mode, Theme};
 use crate::config::InstallConfig;
-use crate::engine::question::Answer;
 use crate::engine::EngineError;
+use crate::engine::question::Answer;
 use crate::host::Command;
 use crate::layout;
 use crate::plan::Plan;
@@ -128,8 +128,17 @@ pub fn run(terminal: &mut Terminal, theme: Theme, start: Start, host: &SharedHos
     let job = Arc::new(Job { config: start.config, plan: start.plan, signed: start.signed });
     let worker = Worker::start(Arc::clone(host), Arc::clone(&job));
     let (sender, results) = mpsc::channel();
-    let mut driver =
-        Driver { host: Arc::clone(host), job, session, worker, signals, sender, results, looked_at: None, is_looking: false };
+    let mut driver = Driver {
+        host: Arc::clone(host),
+        job,
+        session,
+        worker,
+        signals,
+        sender,
+        results,
+        looked_at: None,
+        is_looking: false,
+    };
     driver.drive(terminal)
 }
 

@@ -372,7 +372,9 @@ impl Run {
                 let then = if *again { ", trying again" } else { "" };
                 format!("{id}: attempt {attempt} FAILED{then}: {error}")
             }
-            Event::StepFinished { id, milliseconds, .. } => format!("{id}: done after {}", super::text::time(*milliseconds)),
+            Event::StepFinished { id, milliseconds, .. } => {
+                format!("{id}: done after {}", super::text::time(*milliseconds))
+            }
             Event::Stopped { next } => format!("stopped before {next}"),
             Event::Finished { site } => format!("site {site} is installed"),
         };

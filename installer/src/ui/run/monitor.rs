@@ -158,7 +158,9 @@ pub fn monitor(terminal: &mut Terminal, theme: Theme, host: &SharedHost) -> io::
             if !watched.key(&event) {
                 return Ok(());
             }
-            if before != watched.mode || matches!(&event, TerminalEvent::Key(key) if command(key) == Some(Command::Redraw)) {
+            if before != watched.mode
+                || matches!(&event, TerminalEvent::Key(key) if command(key) == Some(Command::Redraw))
+            {
                 terminal.redraw()?;
             }
         }

@@ -335,7 +335,9 @@ impl Session {
             },
             // Not over the key: the log would show nothing of it, and a shell would leave it on the screen.
             Some(Command::Log) if self.page() != Page::RecoveryKey => self.log = Some(0),
-            Some(Command::Shell) if self.may.open_shell && self.page() != Page::RecoveryKey => return vec![Effect::Shell],
+            Some(Command::Shell) if self.may.open_shell && self.page() != Page::RecoveryKey => {
+                return vec![Effect::Shell];
+            }
             _ => return self.page_key(command, key),
         }
         Vec::new()
@@ -462,7 +464,9 @@ impl Session {
 
     fn paste(&mut self, text: &str) {
         if let Some(Dialog::SaveTo { place }) = &mut self.dialog {
-            place.extend(text.chars().filter(|letter| !letter.is_control()).take(PLACE_LIMIT.saturating_sub(place.len())));
+            place.extend(
+                text.chars().filter(|letter| !letter.is_control()).take(PLACE_LIMIT.saturating_sub(place.len())),
+            );
         }
     }
 }

@@ -26,9 +26,7 @@ impl Signals {
     /// Listens from now on, for as long as the program runs.
     pub fn listen() -> io::Result<Self> {
         let signals = Self::default();
-        for (signal, flag) in
-            [(SIGTERM, &signals.terminate), (SIGINT, &signals.terminate), (SIGHUP, &signals.hangup)]
-        {
+        for (signal, flag) in [(SIGTERM, &signals.terminate), (SIGINT, &signals.terminate), (SIGHUP, &signals.hangup)] {
             signal_hook::flag::register(signal, Arc::clone(flag))?;
         }
         // Heard and forgotten.

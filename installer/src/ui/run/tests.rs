@@ -126,7 +126,10 @@ pub(super) fn session(mode: Mode) -> Session {
 pub(super) fn bring_to(session: &mut Session, id: &str) -> i64 {
     let mut now = 0;
     let plan = session.plan.clone();
-    session.update(Input::Heard(clock(now), Event::Started { site: plan.site.clone(), steps: plan.steps.len(), weight: 0 }));
+    session.update(Input::Heard(
+        clock(now),
+        Event::Started { site: plan.site.clone(), steps: plan.steps.len(), weight: 0 },
+    ));
     for (position, step) in plan.steps.iter().enumerate() {
         let (id_of_it, title, number) = (step.id.clone(), step.title.clone(), position + 1);
         let began = Event::StepStarted { id: id_of_it.clone(), title: title.clone(), number, of: plan.steps.len() };
@@ -185,7 +188,8 @@ pub(super) fn picture(session: &Session, width: u16, height: u16) -> String {
 pub(super) fn text_of(terminal: &Terminal<TestBackend>) -> String {
     let buffer = terminal.backend().buffer();
     let rows = buffer.content.chunks(buffer.area.width.into());
-    rows.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned() + "\n").collect()
+    rows.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned() + "\n")
+        .collect()
 }
 
 #[test]
@@ -232,7 +236,10 @@ fn neither_log_nor_shell_opens_over_the_key() {
     }
     assert!(picture(&session, 80, 24).contains("cjckclcn"));
     press(&mut session, KeyCode::Enter);
-    assert!(KEY.split('-').all(|group| !picture(&session, 80, 24).contains(group)), "the key is hidden while it is typed");
+    assert!(
+        KEY.split('-').all(|group| !picture(&session, 80, 24).contains(group)),
+        "the key is hidden while it is typed"
+    );
 }
 
 #[test]

@@ -67,10 +67,14 @@ mod tests {
 
     #[test]
     fn times_and_sizes() {
-        for (milliseconds, text) in [(0, "0.0 s"), (940, "0.9 s"), (59_999, "59 s"), (185_000, "3:05"), (3_723_000, "1:02:03")] {
+        for (milliseconds, text) in
+            [(0, "0.0 s"), (940, "0.9 s"), (59_999, "59 s"), (185_000, "3:05"), (3_723_000, "1:02:03")]
+        {
             assert_eq!(time(milliseconds), text);
         }
-        for (milliseconds, text) in [(0, "0 s"), (1, "5 s"), (44_000, "45 s"), (61_000, "2 min"), (7_800_000, "2 h 10 min")] {
+        for (milliseconds, text) in
+            [(0, "0 s"), (1, "5 s"), (44_000, "45 s"), (61_000, "2 min"), (7_800_000, "2 h 10 min")]
+        {
             assert_eq!(left(milliseconds), text);
         }
         for (bytes, text) in [(999, "0 kB"), (512_000, "512 kB"), (12_345_678, "12.3 MB"), (4_700_000_000, "4.7 GB")] {

@@ -48,7 +48,10 @@ fn bytes_have_a_rate_and_things_are_counted() {
     for second in 1..=20_u32 {
         let done = u64::from(second) * 5_000_000;
         let blobs = Some(Count { done: second as usize, total: 40 });
-        run.hear(at(i64::from(second) * 1000), &progress("bundle.load", Progress::Bytes { done, total: 200_000_000, blobs }));
+        run.hear(
+            at(i64::from(second) * 1000),
+            &progress("bundle.load", Progress::Bytes { done, total: 200_000_000, blobs }),
+        );
     }
     let current = run.current.as_ref().unwrap();
     let Some(Work::Bytes { rate, blobs, .. }) = &current.work else { panic!("{current:?}") };

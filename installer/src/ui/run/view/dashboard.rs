@@ -22,7 +22,8 @@ pub fn draw(site: Option<&Overview>, theme: Theme, area: Rect, picture: &mut Buf
         return;
     };
     let state = &site.state;
-    let rest = put_line(&Line::styled(format!("https://{}:{}", state.fqdn, layout::API_PORT), theme.strong()), area, picture);
+    let rest =
+        put_line(&Line::styled(format!("https://{}:{}", state.fqdn, layout::API_PORT), theme.strong()), area, picture);
     let about = format!("site {}, {} {}, installed {}", state.site, state.bundle, state.version, day(&state.installed));
     let rest = put_line(&Line::styled(about, theme.muted()), rest, picture);
     let rest = put_pair("Site CA", &state.ca_fingerprint, theme, below(rest, 1), picture);
@@ -88,7 +89,10 @@ fn certificates(all: &[Expiry], theme: Theme, area: Rect, picture: &mut Buffer) 
 
 fn marked(outcome: Outcome, text: &str, theme: Theme) -> Line<'static> {
     let style: Style = theme.outcome(outcome);
-    Line::from(vec![Span::styled(format!("{:<3}", theme.mark(outcome)), style), Span::styled(text.to_owned(), theme.text())])
+    Line::from(vec![
+        Span::styled(format!("{:<3}", theme.mark(outcome)), style),
+        Span::styled(text.to_owned(), theme.text()),
+    ])
 }
 
 /// The day of an RFC 3339 time.

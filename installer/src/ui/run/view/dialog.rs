@@ -72,7 +72,9 @@ fn abort_words(session: &Session) -> (&'static str, String, &'static str) {
         return ("Leave?", text.to_owned(), "Leave");
     }
     let text = match (&session.ceremony, &session.run.current) {
-        (Some(_), _) => "The volume is not used yet: `cofferdam resume` makes it anew, with a new recovery key.".to_owned(),
+        (Some(_), _) => {
+            "The volume is not used yet: `cofferdam resume` makes it anew, with a new recovery key.".to_owned()
+        }
         (None, Some(current)) => {
             let title = session.run.steps.get(current.position).map_or("", |step| step.title.as_str());
             format!("The step in work is brought to its end first: {title}. `cofferdam resume` goes on from there.")

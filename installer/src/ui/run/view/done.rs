@@ -35,8 +35,11 @@ pub(super) fn draw(session: &Session, theme: Theme, area: Rect, picture: &mut Bu
     let mut rest = rest;
     for step in steps {
         let lines = wrap(step, usize::from(rest.width).saturating_sub(4));
-        let lines: Vec<String> =
-            lines.iter().enumerate().map(|(at, line)| format!("{} {line}", if at == 0 { "  •" } else { "   " })).collect();
+        let lines: Vec<String> = lines
+            .iter()
+            .enumerate()
+            .map(|(at, line)| format!("{} {line}", if at == 0 { "  •" } else { "   " }))
+            .collect();
         rest = put(&lines, theme.text(), rest, picture);
     }
     if let Some(seconds) = session.countdown() {

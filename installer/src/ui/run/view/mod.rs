@@ -76,7 +76,9 @@ fn keys(session: &Session, page: Page) -> Vec<Hint> {
     let log = || named(Command::Log, if session.log.is_some() { "Hide log" } else { "Log" });
     let mut keys = match page {
         Page::Progress => vec![log(), named(Command::Abort, "Stop")],
-        Page::RecoveryKey => vec![Hint::new("Tab", "Choose"), named(Command::Enter, "OK"), named(Command::Abort, "Stop")],
+        Page::RecoveryKey => {
+            vec![Hint::new("Tab", "Choose"), named(Command::Enter, "OK"), named(Command::Abort, "Stop")]
+        }
         Page::Failure => vec![
             Hint::new("Tab", "Choose"),
             named(Command::Enter, "Do it"),
@@ -85,7 +87,9 @@ fn keys(session: &Session, page: Page) -> Vec<Hint> {
             named(Command::Abort, "Leave"),
         ],
         Page::Done => vec![named(Command::Enter, "Dashboard"), log(), Hint::new("q", "Leave")],
-        Page::Dashboard => vec![named(Command::Again, "Refresh"), named(Command::Back, "Summary"), Hint::new("q", "Leave")],
+        Page::Dashboard => {
+            vec![named(Command::Again, "Refresh"), named(Command::Back, "Summary"), Hint::new("q", "Leave")]
+        }
     };
     keys.push(of(Command::Help));
     if session.may.open_shell && page != Page::RecoveryKey {

@@ -147,7 +147,10 @@ fn put_right(text: &str, theme: Theme, area: Rect, picture: &mut Buffer) {
 /// The steps around the one in work, with how long they took.
 fn draw_steps(run: &Run, ticks: u64, theme: Theme, area: Rect, picture: &mut Buffer) {
     let rows = usize::from(area.height);
-    let at = run.current.as_ref().map_or_else(|| run.steps.iter().filter(|step| step.state.is_done()).count(), |current| current.position);
+    let at = run
+        .current
+        .as_ref()
+        .map_or_else(|| run.steps.iter().filter(|step| step.state.is_done()).count(), |current| current.position);
     // The one in work stands in the upper two thirds, so that what comes is seen too.
     let first = at.saturating_sub(rows * 2 / 3).min(run.steps.len().saturating_sub(rows));
     for (y, step) in (area.y..area.bottom()).zip(run.steps.iter().skip(first)) {
@@ -162,14 +165,7 @@ fn draw_steps(run: &Run, ticks: u64, theme: Theme, area: Rect, picture: &mut Buf
     }
 }
 
-fn draw_step(
-    step: &StepView,
-    mark: &str,
-    style: ratatui::style::Style,
-    took: &str,
-    row: Rect,
-    picture: &mut Buffer,
-) {
+fn draw_step(step: &StepView, mark: &str, style: ratatui::style::Style, took: &str, row: Rect, picture: &mut Buffer) {
     picture.set_stringn(row.x, row.y, mark, 2, style);
     let room = usize::from(row.width).saturating_sub(3 + 9);
     picture.set_stringn(row.x + 3, row.y, &step.title, room, style);

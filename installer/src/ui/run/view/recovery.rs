@@ -35,7 +35,10 @@ fn draw_key(ceremony: &Ceremony, theme: Theme, area: Rect, picture: &mut Buffer)
         _ => (area, None),
     };
     let rest = put_line(&Line::styled("Write the recovery key down now", theme.strong()), left, picture);
-    let why = format!("It opens {} when the TPM cannot. It is shown this once; keep it on paper, away from this machine.", ceremony.shown.disk);
+    let why = format!(
+        "It opens {} when the TPM cannot. It is shown this once; keep it on paper, away from this machine.",
+        ceremony.shown.disk
+    );
     let rest = put(&paragraph(&why, rest.width, 5), theme.text(), rest, picture);
     let rest = below(rest, 1);
     let mut groups = text.split('-');
