@@ -107,7 +107,7 @@ fn good_facts() -> Facts {
                 Route { destination: "0.0.0.0/0".to_owned(), gateway: None, adapter: Some("eth0".to_owned()) },
                 Route { destination: "192.0.2.0/24".to_owned(), gateway: None, adapter: Some("eth0".to_owned()) },
             ]),
-            name_servers: Known(vec![\"192.0.2.53\".to_owned()]),
+            name_servers: Known(vec!["192.0.2.53".to_owned()]),
             listeners: Known(vec![Listener { port: 22, address: "0.0.0.0".parse().unwrap() }]),
             fqdn: Some(Name {
                 name: "mgmt.rack7.example.com".to_owned(),

@@ -335,7 +335,9 @@ pub fn network_of(own: &Address) -> Option<Cidr> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Address, Listener, network_of, parse_adapters, parse_ahosts, parse_listeners, parse_resolv, parse_routes};
+    use super::{
+        Address, Listener, network_of, parse_adapters, parse_ahosts, parse_listeners, parse_resolv, parse_routes,
+    };
 
     #[test]
     fn adapters() {
@@ -385,7 +387,8 @@ mod tests {
 
     #[test]
     fn name_servers() {
-        let text = "# from DHCP\nsearch example.com\nnameserver 192.0.2.53\nnameserver fd00::53 # second\n nameserver\n";
+        let text =
+            "# from DHCP\nsearch example.com\nnameserver 192.0.2.53\nnameserver fd00::53 # second\n nameserver\n";
         assert_eq!(parse_resolv(text), ["192.0.2.53", "fd00::53"]);
     }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::config::{
-    self, Administrator, BundleSource, Certificates, Cluster, DiskChoice, DiskMatch, Encryption, InstallConfig, KeyDerivation,
-    Node, PLAINTEXT_TOKEN, Page, Problem, SCHEMA_VERSION, SecretSource, Site, Storage, Tpm2,
+    self, Administrator, BundleSource, Certificates, Cluster, DiskChoice, DiskMatch, Encryption, InstallConfig,
+    KeyDerivation, Node, PLAINTEXT_TOKEN, Page, Problem, SCHEMA_VERSION, SecretSource, Site, Storage, Tpm2,
 };
 use crate::facts::Facts;
 use crate::facts::disk::Disk;
@@ -147,7 +147,14 @@ impl Answers {
                 answers.encrypt = false;
                 answers.plaintext_token.clone_from(token);
             }
-            Encryption::Luks2 { tpm2, escrow_recipients, escrow_directory, show_recovery_key, discards, key_derivation } => {
+            Encryption::Luks2 {
+                tpm2,
+                escrow_recipients,
+                escrow_directory,
+                show_recovery_key,
+                discards,
+                key_derivation,
+            } => {
                 answers.tpm2 = *tpm2;
                 answers.show_recovery_key = *show_recovery_key;
                 answers.recipients = escrow_recipients.join(" ");
@@ -183,7 +190,12 @@ impl Answers {
     /// The configuration, or all that is missing or wrong.
     pub fn config(&self) -> Result<InstallConfig, Vec<Problem>> {
         let (config, mut problems) = self.draft();
-        problems.extend(config::problems(&config).into_iter().filter(|problem| !is_known(&problems, problem.key)).collect::<Vec<_>>());
+        problems.extend(
+            config::problems(&config)
+                .into_iter()
+                .filter(|problem| !is_known(&problems, problem.key))
+                .collect::<Vec<_>>(),
+        );
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
@@ -251,7 +263,8 @@ impl Answers {
     }
 
     fn storage(&self) -> Storage {
-        let disk = self.disk.as_ref().map(|disk| DiskChoice { matches: disk.matches.clone(), erase: disk.token.clone() });
+        let disk =
+            self.disk.as_ref().map(|disk| DiskChoice { matches: disk.matches.clone(), erase: disk.token.clone() });
         if !self.encrypt {
             return Storage { disk, encryption: Encryption::None { token: self.plaintext_token.trim().to_owned() } };
         }
@@ -274,7 +287,9 @@ impl Answers {
             CertificateMode::Import => {
                 Certificates::Import { certificate, key: SecretSource { file: self.key.trim().into() }, roots }
             }
-            CertificateMode::Request => Certificates::Request { request: self.request.trim().into(), certificate, roots },
+            CertificateMode::Request => {
+                Certificates::Request { request: self.request.trim().into(), certificate, roots }
+            }
         }
     }
 
@@ -283,7 +298,12 @@ impl Answers {
         if self.disk.as_ref().is_some_and(|chosen| chosen.path == disk.path) {
             return;
         }
-        self.disk = Some(ChosenDisk { path: disk.path.clone(), matches: vec![match_of(disk)], token: token_of(disk), from_file: false });
+        self.disk = Some(ChosenDisk {
+            path: disk.path.clone(),
+            matches: vec![match_of(disk)],
+            token: token_of(disk),
+            from_file: false,
+        });
     }
 
     /// Finds the disk that a file names; a disk that is not there stays as the file says.

@@ -21,7 +21,8 @@ pub(super) fn draw(dialog: &Dialog, model: &Model, theme: Theme, body: Rect, pic
         Dialog::Help => help(model, theme, body, picture),
         Dialog::Log(back) => log(model, *back, theme, body, picture),
         Dialog::Abort(yes) => {
-            let text = "Nothing has been changed on this machine. The answers are lost unless you save them (F3 or ^O).";
+            let text =
+                "Nothing has been changed on this machine. The answers are lost unless you save them (F3 or ^O).";
             let buttons = [("Stay here", !yes), ("Quit", *yes)];
             question("Quit the installer?", text, &buttons, theme.accent(), theme, body, picture);
         }
@@ -29,7 +30,8 @@ pub(super) fn draw(dialog: &Dialog, model: &Model, theme: Theme, body: Rect, pic
         Dialog::Save(save) => save_box(save, model, theme, body, picture),
         Dialog::Paste(pem, text) => paste_box(*pem, text, theme, body, picture),
         Dialog::Request(text, scrolled) => {
-            let lines: Vec<Line> = text.lines().skip(*scrolled).map(|line| Line::styled(line.to_owned(), theme.text())).collect();
+            let lines: Vec<Line> =
+                text.lines().skip(*scrolled).map(|line| Line::styled(line.to_owned(), theme.text())).collect();
             show("Certificate request", lines, theme.accent(), theme, body, picture);
         }
         Dialog::Begin(begin) => begin_box(begin, model, theme, body, picture),
@@ -61,7 +63,15 @@ fn buttons(all: &[(&str, bool)], theme: Theme) -> Line<'static> {
     line
 }
 
-fn question(title: &str, text: &str, all: &[(&str, bool)], border: Style, theme: Theme, body: Rect, picture: &mut Buffer) {
+fn question(
+    title: &str,
+    text: &str,
+    all: &[(&str, bool)],
+    border: Style,
+    theme: Theme,
+    body: Rect,
+    picture: &mut Buffer,
+) {
     let mut lines = paragraph(text, theme.text());
     lines.push(Line::default());
     lines.push(buttons(all, theme));
@@ -93,8 +103,13 @@ fn log(model: &Model, back: usize, theme: Theme, body: Rect, picture: &mut Buffe
     let room = usize::from(body.height.saturating_sub(2));
     let end = model.log.len().saturating_sub(back);
     let start = end.saturating_sub(room);
-    let mut lines: Vec<Line> =
-        model.log.get(start..end).unwrap_or_default().iter().map(|text| Line::styled(cut(text, INNER), theme.text())).collect();
+    let mut lines: Vec<Line> = model
+        .log
+        .get(start..end)
+        .unwrap_or_default()
+        .iter()
+        .map(|text| Line::styled(cut(text, INNER), theme.text()))
+        .collect();
     if lines.is_empty() {
         lines.push(Line::styled("nothing has happened yet", theme.muted()));
     }
@@ -133,7 +148,8 @@ fn input(text: &str, cursor: usize, is_focused: bool, theme: Theme) -> Line<'sta
 
 fn save_box(save: &Save, model: &Model, theme: Theme, body: Rect, picture: &mut Buffer) {
     let is = |part| save.focus == part;
-    let mut lines = paragraph("The file holds no secret, and `cofferdam install --config FILE` accepts it.", theme.text());
+    let mut lines =
+        paragraph("The file holds no secret, and `cofferdam install --config FILE` accepts it.", theme.text());
     lines.push(Line::default());
     lines.push(input(&save.path, save.cursor, is(SaveFocus::Path), theme));
     if model.answers.disk.is_some() && model.answers.encrypt {
@@ -179,17 +195,30 @@ fn begin_box(begin: &Begin, model: &Model, theme: Theme, body: Rect, picture: &m
     for disk in &plan.destroys {
         lines.push(Line::styled("Everything on this disk will be lost:", theme.bad()));
         lines.push(Line::default());
-        lines.push(Line::styled(format!("  {}  {}  {}", disk.path, crate::facts::disk::size(disk.size), disk.model), theme.strong()));
+        lines.push(Line::styled(
+            format!("  {}  {}  {}", disk.path, crate::facts::disk::size(disk.size), disk.model),
+            theme.strong(),
+        ));
         lines.push(Line::styled(format!("  serial {}", disk.serial), theme.strong()));
-        let contents = if disk.contents.is_empty() { "nothing was found on it".to_owned() } else { format!("on it now: {}", disk.contents.join("; ")) };
-        lines.extend(wrap(&contents, INNER - 2).into_iter().map(|part| Line::styled(format!("  {part}"), theme.text())));
+        let contents = if disk.contents.is_empty() {
+            "nothing was found on it".to_owned()
+        } else {
+            format!("on it now: {}", disk.contents.join("; "))
+        };
+        lines
+            .extend(wrap(&contents, INNER - 2).into_iter().map(|part| Line::styled(format!("  {part}"), theme.text())));
     }
     if plan.destroys.is_empty() {
-        lines.extend(paragraph("No disk is erased. The machine becomes the first node of the site, and its secrets are not encrypted.", theme.text()));
+        lines.extend(paragraph(
+            "No disk is erased. The machine becomes the first node of the site, and its secrets are not encrypted.",
+            theme.text(),
+        ));
     }
     lines.push(Line::default());
     let wanted = match plan.destroys.first() {
-        Some(disk) if begin.whole == disk.serial => format!("To go on, type the last characters of its serial number: {}", begin.wanted),
+        Some(disk) if begin.whole == disk.serial => {
+            format!("To go on, type the last characters of its serial number: {}", begin.wanted)
+        }
         Some(_) => format!("To go on, type its path: {}", begin.wanted),
         None => format!("To go on, type the node's name: {}", begin.wanted),
     };
@@ -208,5 +237,12 @@ fn begin_box(begin: &Begin, model: &Model, theme: Theme, body: Rect, picture: &m
     };
     row.push_span(Span::styled(format!("[ {yes} ]"), style));
     lines.push(row);
-    show(if plan.destroys.is_empty() { "Begin the installation?" } else { "Erase and install?" }, lines, theme.danger(), theme, body, picture);
+    show(
+        if plan.destroys.is_empty() { "Begin the installation?" } else { "Erase and install?" },
+        lines,
+        theme.danger(),
+        theme,
+        body,
+        picture,
+    );
 }

@@ -137,7 +137,12 @@ pub trait Machine: Send + Sync {
     /// The verified head of a bundle.
     fn head(&self, bundle: &BundleQuestion) -> Result<Signed, Refusal>;
     /// All of a bundle; `progress` takes bytes done and in all.
-    fn verify(&self, bundle: &BundleQuestion, cancel: &Cancel, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal>;
+    fn verify(
+        &self,
+        bundle: &BundleQuestion,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Refusal>;
     /// The operator's certificate.
     fn judge(&self, config: &InstallConfig) -> Judged;
     /// Makes a certificate request and writes it.
@@ -190,7 +195,12 @@ impl Machine for ThisMachine {
         Signed::from_bundle(&bundle.path, &bundle.trust)
     }
 
-    fn verify(&self, bundle: &BundleQuestion, cancel: &Cancel, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
+    fn verify(
+        &self,
+        bundle: &BundleQuestion,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(), Refusal> {
         verify(bundle, cancel, progress)
     }
 
@@ -251,7 +261,8 @@ pub fn judge(host: &dyn Host, config: &InstallConfig) -> Judged {
     };
     match crate::step::judge_files(host, config, certificate, key, roots) {
         Ok(report) => {
-            let summary = report.certificate.as_ref().map(|imported| summary(imported.certificate())).unwrap_or_default();
+            let summary =
+                report.certificate.as_ref().map(|imported| summary(imported.certificate())).unwrap_or_default();
             Judged { findings: report.findings, summary }
         }
         Err(reason) => failed(reason),
@@ -288,11 +299,16 @@ const MOST_ENTRIES: usize = 200;
 
 fn discover(host: &dyn Host) -> Discovered {
     let mut found = Discovered {
-        installed: State::read(host).ok().flatten().map(|state| format!("{} ({} {})", state.site, state.bundle, state.version)),
+        installed: State::read(host)
+            .ok()
+            .flatten()
+            .map(|state| format!("{} ({} {})", state.site, state.bundle, state.version)),
         ..Discovered::default()
     };
     let here = std::env::current_dir().ok().and_then(|path| Utf8PathBuf::from_path_buf(path).ok());
-    for place in here.iter().map(|path| (path.clone(), 0)).chain(PLACES.iter().map(|place| (Utf8PathBuf::from(place), 2))) {
+    for place in
+        here.iter().map(|path| (path.clone(), 0)).chain(PLACES.iter().map(|place| (Utf8PathBuf::from(place), 2)))
+    {
         look_into(host, &place.0, place.1, &mut found);
     }
     let mounted = |path: &Utf8Path| PLACES.iter().any(|place| path.starts_with(place));
@@ -307,9 +323,13 @@ fn look_into(host: &dyn Host, directory: &Utf8Path, deeper: u8, found: &mut Disc
         let kind = host.look(&path).ok().flatten().map(|entry| entry.kind);
         match kind {
             Some(EntryKind::Directory) if deeper > 0 => look_into(host, &path, deeper - 1, found),
-            Some(EntryKind::File) if name == "install.yaml" || name == "cofferdam.yaml" => found.configs.extend(read_config(host, path)),
+            Some(EntryKind::File) if name == "install.yaml" || name == "cofferdam.yaml" => {
+                found.configs.extend(read_config(host, path))
+            }
             Some(EntryKind::File) if name.ends_with(".tar.zst") => found.bundles.push(path),
-            Some(EntryKind::File) if path.extension() == Some("pub") && is_minisign_key(host, &path) => found.keys.push(path),
+            Some(EntryKind::File) if path.extension() == Some("pub") && is_minisign_key(host, &path) => {
+                found.keys.push(path)
+            }
             _ => {}
         }
     }

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::{self, Finding, Report};
 use crate::config::{Encryption, InstallConfig, Page, Problem};
-use crate::facts::{Facts, Probed, Questions};
 use crate::facts::disk::Disk;
+use crate::facts::{Facts, Probed, Questions};
 use crate::prepare::{Prepared, Refusal, Signed};
 
 use super::answers::{Answers, CertificateMode};
@@ -76,6 +76,8 @@ pub struct Model {
     pub stops: Vec<Page>,
     /// Which of the configuration files that were found was taken.
     pub taken: Option<usize>,
+    /// The file that was named on the command line, with its hash.
+    pub named_file: Option<String>,
     /// Answers to which the operator can come back: those without a file, and those of each file.
     pub aside: BTreeMap<Option<usize>, (Answers, BTreeSet<Field>, Vec<Page>)>,
     /// The answers may begin by the file's own erase token: at this tick, unless a key is pressed.
@@ -126,6 +128,7 @@ impl Model {
             seen: BTreeSet::from([Page::Welcome]),
             stops: Page::ALL.to_vec(),
             taken: None,
+            named_file: None,
             aside: BTreeMap::new(),
             begins_at: None,
             password: Secret::with_limit(super::secret::PASSWORD_MOST),
@@ -177,7 +180,9 @@ impl Model {
 
     /// Addresses of the machine that a node can have, with their adapter.
     pub fn addresses(&self) -> Vec<(String, String)> {
-        let Some(Probed::Known(adapters)) = self.facts().map(|facts| &facts.network.adapters) else { return Vec::new() };
+        let Some(Probed::Known(adapters)) = self.facts().map(|facts| &facts.network.adapters) else {
+            return Vec::new();
+        };
         let usable = |address: &std::net::IpAddr| match address {
             std::net::IpAddr::V4(address) => !address.is_link_local(),
             std::net::IpAddr::V6(address) => !address.is_unicast_link_local(),
@@ -214,7 +219,8 @@ impl Model {
             address: is_good("node.address").then_some(draft.node.address),
             vip: draft.site.vip,
             paths: if draft.bundle.path.as_str().is_empty() { Vec::new() } else { vec![draft.bundle.path.clone()] },
-            sync_directory: matches!(draft.storage.encryption, Encryption::None { .. }).then(|| crate::layout::DATA.into()),
+            sync_directory: matches!(draft.storage.encryption, Encryption::None { .. })
+                .then(|| crate::layout::DATA.into()),
         }
     }
 

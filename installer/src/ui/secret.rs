@@ -88,7 +88,10 @@ pub fn password_rules(password: &Secret, again: &Secret, account: &str) -> [(boo
     distinct.dedup();
     let has_name = account.chars().count() >= 3 && lower.contains(&account);
     [
-        (password.count() >= PASSWORD_LEAST, format!("at least {PASSWORD_LEAST} characters ({} so far)", password.count())),
+        (
+            password.count() >= PASSWORD_LEAST,
+            format!("at least {PASSWORD_LEAST} characters ({} so far)", password.count()),
+        ),
         (!text.is_empty() && !has_name, "does not hold the account's name".to_owned()),
         (distinct.len() >= 5 && !is_run(text), "no run of one character, of the alphabet or of the digits".to_owned()),
         (!text.is_empty() && password == again, "typed twice the same".to_owned()),

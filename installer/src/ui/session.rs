@@ -24,6 +24,8 @@ use crate::plan::Plan;
 pub enum Left {
     /// Before anything was begun.
     Quit,
+    /// Only the host was to be checked.
+    Checked,
     /// The plan was run.
     Ran(Ended, Plan),
 }
@@ -41,7 +43,12 @@ struct Session {
 }
 
 /// Shows the pages until the operator leaves, or the engine has run.
-pub fn run(terminal: &mut Terminal, model: &mut Model, machine: Arc<dyn Machine>, host: &SharedHost) -> std::io::Result<Left> {
+pub fn run(
+    terminal: &mut Terminal,
+    model: &mut Model,
+    machine: Arc<dyn Machine>,
+    host: &SharedHost,
+) -> std::io::Result<Left> {
     let (sender, results) = mpsc::channel();
     let mut session = Session { machine, sender, results, cancels: BTreeMap::new() };
     let mut last_tick = Instant::now();
@@ -80,7 +87,13 @@ pub fn run(terminal: &mut Terminal, model: &mut Model, machine: Arc<dyn Machine>
 }
 
 impl Session {
-    fn act(&mut self, effect: Effect, model: &mut Model, terminal: &mut Terminal, host: &SharedHost) -> std::io::Result<Option<Left>> {
+    fn act(
+        &mut self,
+        effect: Effect,
+        model: &mut Model,
+        terminal: &mut Terminal,
+        host: &SharedHost,
+    ) -> std::io::Result<Option<Left>> {
         match effect {
             Effect::Run(serial, job) => self.begin(serial, job),
             Effect::Cancel(serial) => {
@@ -95,6 +108,7 @@ impl Session {
                 }
             }
             Effect::Quit => return Ok(Some(Left::Quit)),
+            Effect::Finish => return Ok(Some(Left::Checked)),
             Effect::Start(start) => {
                 let plan = start.plan.clone();
                 match run::run(terminal, Theme::new(model.look), *start, host) {

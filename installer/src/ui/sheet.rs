@@ -133,12 +133,16 @@ impl<'a> Sheet<'a> {
         let mark = outcome.map_or_else(String::new, |outcome| format!("{} ", self.theme.mark(outcome)));
         let room = self.width.saturating_sub(MARK + LABEL + mark.chars().count());
         for (position, part) in wrap(value, room).into_iter().enumerate() {
-            let (name, mark) = if position == 0 { (name, mark.clone()) } else { ("", " ".repeat(mark.chars().count())) };
+            let (name, mark) =
+                if position == 0 { (name, mark.clone()) } else { ("", " ".repeat(mark.chars().count())) };
             let spans = vec![
                 Span::raw(" ".repeat(MARK)),
                 Span::styled(padded(name, LABEL), self.theme.muted()),
                 Span::styled(mark, style),
-                Span::styled(part, if outcome.is_some_and(|outcome| outcome != Outcome::Pass) { style } else { self.theme.text() }),
+                Span::styled(
+                    part,
+                    if outcome.is_some_and(|outcome| outcome != Outcome::Pass) { style } else { self.theme.text() },
+                ),
             ];
             self.push(Line::from(spans), None);
         }
@@ -175,7 +179,8 @@ impl<'a> Sheet<'a> {
         let style = if is_focused { self.theme.focus() } else { self.theme.field() };
         let (open, close) = if self.theme.mode() == Mode::Basic { ("[", "]") } else { (" ", " ") };
         let label_style = if is_focused { self.theme.strong() } else { self.theme.text() };
-        let mut spans = vec![self.marker(field), Span::styled(padded(label, LABEL), label_style), Span::styled(open, style)];
+        let mut spans =
+            vec![self.marker(field), Span::styled(padded(label, LABEL), label_style), Span::styled(open, style)];
         let at = cursor - skipped;
         let part = |range: &[char]| range.iter().collect::<String>();
         let full = format!("{:<room$}", part(&shown));

@@ -46,6 +46,8 @@ pub enum Effect {
     Redraw,
     /// Leave.
     Quit,
+    /// The host was checked, which was all.
+    Finish,
     /// Run the engine.
     Start(Box<Start>),
 }
@@ -207,7 +209,8 @@ fn hashed(model: &mut Model, serial: u64, result: Result<String, String>, effect
 }
 
 fn kept(model: &mut Model, serial: u64, result: Result<(), String>) {
-    let Some((name, pem)) = model.tasks.keep.running().filter(|running| running.serial == serial).map(|running| running.question.clone())
+    let Some((name, pem)) =
+        model.tasks.keep.running().filter(|running| running.serial == serial).map(|running| running.question.clone())
     else {
         return;
     };
@@ -278,7 +281,8 @@ fn want_judgement(model: &mut Model, effects: &mut Vec<Effect>) {
         return;
     }
     let (draft, problems) = model.answers.draft();
-    let is_incomplete = problems.iter().any(|problem| problem.key.starts_with("certificates.") || problem.key == "site.fqdn");
+    let is_incomplete =
+        problems.iter().any(|problem| problem.key.starts_with("certificates.") || problem.key == "site.fqdn");
     if is_incomplete || !model.tasks.judge.is_open(&draft) {
         return;
     }
@@ -383,7 +387,9 @@ fn press(model: &mut Model, key: KeyEvent, effects: &mut Vec<Effect>) {
 
 /// Whether all that can be in focus is the row of buttons: then the arrows scroll.
 fn has_only_buttons(model: &Model) -> bool {
-    screen::controls(model).iter().all(|control| matches!(control.field, Field::Continue | Field::SaveAnswers | Field::SaveReport))
+    screen::controls(model)
+        .iter()
+        .all(|control| matches!(control.field, Field::Continue | Field::SaveAnswers | Field::SaveReport))
 }
 
 fn scroll(model: &mut Model, rows: isize) {
@@ -395,7 +401,9 @@ fn scroll(model: &mut Model, rows: isize) {
 fn again(model: &mut Model) {
     match model.page {
         Page::Welcome => model.tasks.discover.forget(),
-        Page::Host | Page::Disks | Page::Network | Page::Identity | Page::Cluster | Page::Administrator => model.tasks.probe.forget(),
+        Page::Host | Page::Disks | Page::Network | Page::Identity | Page::Cluster | Page::Administrator => {
+            model.tasks.probe.forget()
+        }
         Page::Certificates => model.tasks.judge.forget(),
         Page::Bundle => {
             model.tasks.head.forget();
@@ -403,7 +411,10 @@ fn again(model: &mut Model) {
         }
         Page::Review => model.tasks.prepare.forget(),
     }
-    if !matches!(model.page, Page::Host | Page::Network | Page::Identity | Page::Bundle | Page::Welcome | Page::Certificates | Page::Review) {
+    if !matches!(
+        model.page,
+        Page::Host | Page::Network | Page::Identity | Page::Bundle | Page::Welcome | Page::Certificates | Page::Review
+    ) {
         // These pages show what the probe found, but do not ask by themselves.
         model.log.push("the host is looked at again".to_owned());
     }
@@ -473,7 +484,10 @@ fn go_on(model: &mut Model, effects: &mut Vec<Effect>) {
     }
     let problems = model.problems(page);
     if let Some(first) = problems.first() {
-        let field = screen::controls(model).iter().map(|control| control.field).find(|field| super::field::keys_of(*field).contains(&first.key));
+        let field = screen::controls(model)
+            .iter()
+            .map(|control| control.field)
+            .find(|field| super::field::keys_of(*field).contains(&first.key));
         if let Some(field) = field {
             focus(model, field);
         }
@@ -481,14 +495,20 @@ fn go_on(model: &mut Model, effects: &mut Vec<Effect>) {
         return;
     }
     if model.mode == Mode::Check && page == Page::Host {
-        effects.push(Effect::Quit);
+        effects.push(Effect::Finish);
         return;
     }
     let standing = model.findings(page).iter().filter(|finding| finding.blocks && !finding.accepted).count();
     let next = model.stops.iter().find(|next| **next > page).copied().unwrap_or(Page::Review);
     show(model, next);
     if standing > 0 {
-        say_bad(model, format!("{standing} of the checks on {} still stand against an installation", super::field::page_name(page)));
+        say_bad(
+            model,
+            format!(
+                "{standing} of the checks on {} still stand against an installation",
+                super::field::page_name(page)
+            ),
+        );
     }
 }
 
@@ -500,7 +520,12 @@ pub(super) fn is_installed(model: &Model) -> bool {
 fn begin_hash(model: &mut Model, effects: &mut Vec<Effect>) {
     let rules = super::secret::password_rules(&model.password, &model.password_again, &model.answers.administrator);
     if let Some((_, rule)) = rules.iter().find(|(holds, _)| !holds) {
-        say_bad(model, format!("the password has to be {rule}").replace("to be does", "to be one that does").replace("to be no", "to be without a"));
+        say_bad(
+            model,
+            format!("the password has to be {rule}")
+                .replace("to be does", "to be one that does")
+                .replace("to be no", "to be without a"),
+        );
         focus(model, Field::Password);
         return;
     }
@@ -537,7 +562,11 @@ fn edit(model: &mut Model, key: KeyEvent, effects: &mut Vec<Effect>) {
         _ => {}
     }
     let Some(field) = model.focused() else { return };
-    let Some(kind) = screen::controls(model).into_iter().find(|control| control.field == field).map(|control| control.kind) else { return };
+    let Some(kind) =
+        screen::controls(model).into_iter().find(|control| control.field == field).map(|control| control.kind)
+    else {
+        return;
+    };
     let space = key.code == KeyCode::Char(' ');
     match kind {
         Kind::Text => edit_text(model, field, key),
@@ -580,7 +609,8 @@ pub(super) fn edit_characters(characters: &mut Vec<char>, cursor: usize, key: Ke
         }
         KeyCode::Char('w') if is_control => {
             let blanks = characters[..cursor].iter().rev().take_while(|character| character.is_whitespace()).count();
-            let word = characters[..cursor - blanks].iter().rev().take_while(|character| !character.is_whitespace()).count();
+            let word =
+                characters[..cursor - blanks].iter().rev().take_while(|character| !character.is_whitespace()).count();
             let start = cursor - blanks - word;
             characters.drain(start..cursor);
             start
@@ -668,7 +698,11 @@ fn paste(model: &mut Model, text: &str) {
     let cursor = model.cursor;
     let Some(target) = model.text_mut(field) else { return };
     let clean: Vec<char> = if field == Field::SshKeys {
-        text.trim().replace('\r', "\n").chars().filter(|character| *character == '\n' || !character.is_control()).collect()
+        text.trim()
+            .replace('\r', "\n")
+            .chars()
+            .filter(|character| *character == '\n' || !character.is_control())
+            .collect()
     } else {
         text.trim().chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
     };
@@ -711,7 +745,8 @@ fn choose(model: &mut Model, field: Field) {
             model.tasks.judge.forget();
         }
         Field::Bundle(number) => {
-            let found = model.tasks.discover.result().and_then(|found| found.bundles.get(number)).map(ToString::to_string);
+            let found =
+                model.tasks.discover.result().and_then(|found| found.bundles.get(number)).map(ToString::to_string);
             if let Some(path) = found {
                 model.answers.bundle = path;
                 model.edited.insert(Field::BundlePath);
@@ -750,7 +785,27 @@ fn take_file(model: &mut Model, file: Option<usize>) {
     if let Some(facts) = model.facts().cloned() {
         model.answers.find_disk(&facts);
     }
-    say(model, if file.is_some() { "the answers of the file are taken; each page can still change them" } else { "the answers without a file are back" });
+    say(
+        model,
+        if file.is_some() {
+            "the answers of the file are taken; each page can still change them"
+        } else {
+            "the answers without a file are back"
+        },
+    );
+}
+
+/// Begins with a file that was named on the command line; `name` says which, with its hash.
+pub fn take_config(model: &mut Model, config: &crate::config::InstallConfig, name: Option<String>) {
+    model.answers = answers::Answers::from_config(config);
+    model.edited = filled_by_file();
+    if !config.interactive.is_empty() {
+        model.stops = stops_of(&config.interactive);
+        if let Some(first) = model.stops.first() {
+            show(model, *first);
+        }
+    }
+    model.named_file = name;
 }
 
 /// The pages of `interactive:`, and the plan, which is always shown.
@@ -763,12 +818,22 @@ pub(super) fn stops_of(pages: &[Page]) -> Vec<Page> {
 
 /// Fields with a default that a file decides instead.
 pub(super) fn filled_by_file() -> std::collections::BTreeSet<Field> {
-    [Field::NodeName, Field::Address(0), Field::SiteName, Field::Disk(0), Field::BundlePath, Field::Trust, Field::Request].into()
+    [
+        Field::NodeName,
+        Field::Address(0),
+        Field::SiteName,
+        Field::Disk(0),
+        Field::BundlePath,
+        Field::Trust,
+        Field::Request,
+    ]
+    .into()
 }
 
 fn toggle_pack(model: &mut Model, number: usize) {
     let Some(signed) = model.signed() else { return };
-    let all: std::collections::BTreeSet<String> = screen::upper_packs(&signed.index).map(|pack| pack.name.clone()).collect();
+    let all: std::collections::BTreeSet<String> =
+        screen::upper_packs(&signed.index).map(|pack| pack.name.clone()).collect();
     let Some(name) = screen::upper_packs(&signed.index).nth(number).map(|pack| pack.name.clone()) else { return };
     let mut chosen = model.answers.packs.clone().unwrap_or_else(|| all.clone());
     if !chosen.remove(&name) {
@@ -831,7 +896,8 @@ fn act(model: &mut Model, field: Field, effects: &mut Vec<Effect>) {
 fn make_request(model: &mut Model, effects: &mut Vec<Effect>) {
     let (draft, problems) = model.answers.draft();
     let names = ["site.fqdn", "node.name", "node.address", "site.vip", "certificates.request"];
-    let standing = problems.iter().chain(&crate::config::problems(&draft)).find(|problem| names.contains(&problem.key)).cloned();
+    let standing =
+        problems.iter().chain(&crate::config::problems(&draft)).find(|problem| names.contains(&problem.key)).cloned();
     if let Some(problem) = standing {
         return say_bad(model, format!("{}: {}", problem.key, problem.message));
     }
@@ -848,7 +914,14 @@ fn save_report(model: &mut Model, effects: &mut Vec<Effect>) {
     keep(model, path, None, Zeroizing::new(text), 0o644, effects);
 }
 
-fn keep(model: &mut Model, path: String, pem: Option<Pem>, content: Zeroizing<Vec<u8>>, mode: u32, effects: &mut Vec<Effect>) {
+fn keep(
+    model: &mut Model,
+    path: String,
+    pem: Option<Pem>,
+    content: Zeroizing<Vec<u8>>,
+    mode: u32,
+    effects: &mut Vec<Effect>,
+) {
     let serial = next_serial(model);
     model.tasks.keep.begin((path.clone(), pem), serial, model.tick);
     effects.push(Effect::Run(serial, Job::Keep(path.into(), content, mode)));
@@ -892,8 +965,20 @@ fn ask_to_begin(model: &mut Model) {
     };
     let (wanted, whole) = match plan.destroys.first() {
         Some(disk) => {
-            let token = model.answers.disk.as_ref().map(|chosen| answers::token_of_serial(&chosen.token, &disk.serial)).unwrap_or_default();
-            (token, if model.disk().is_some_and(|found| found.serial.is_none()) { disk.path.clone() } else { disk.serial.clone() })
+            let token = model
+                .answers
+                .disk
+                .as_ref()
+                .map(|chosen| answers::token_of_serial(&chosen.token, &disk.serial))
+                .unwrap_or_default();
+            (
+                token,
+                if model.disk().is_some_and(|found| found.serial.is_none()) {
+                    disk.path.clone()
+                } else {
+                    disk.serial.clone()
+                },
+            )
         }
         None => (model.answers.node_name.trim().to_owned(), model.answers.node_name.trim().to_owned()),
     };
@@ -945,7 +1030,13 @@ fn start(model: &mut Model, token: Option<String>, effects: &mut Vec<Effect>) {
         disk.erase = token;
     }
     model.dialog = None;
-    effects.push(Effect::Start(Box::new(Start { config, plan, signed, resumes: false, may_open_shell: model.has_shell })));
+    effects.push(Effect::Start(Box::new(Start {
+        config,
+        plan,
+        signed,
+        resumes: false,
+        may_open_shell: model.has_shell,
+    })));
 }
 
 /// Keys while something is open.
@@ -1021,8 +1112,12 @@ fn save_key(model: &mut Model, mut save: Save, command: Option<Command>, key: Ke
     let next = |step: usize| order.get((at + step) % order.len()).copied().unwrap_or(SaveFocus::Path);
     match (command, key.code, save.focus) {
         (Some(Command::Enter), _, SaveFocus::Cancel) => return,
-        (Some(Command::Enter), _, SaveFocus::Save) | (Some(Command::Continue | Command::Save), _, _) => return save_answers(model, &save, effects),
-        (Some(Command::Enter), _, SaveFocus::Token) | (None, KeyCode::Char(' '), SaveFocus::Token) => save.with_token = !save.with_token,
+        (Some(Command::Enter), _, SaveFocus::Save) | (Some(Command::Continue | Command::Save), _, _) => {
+            return save_answers(model, &save, effects);
+        }
+        (Some(Command::Enter), _, SaveFocus::Token) | (None, KeyCode::Char(' '), SaveFocus::Token) => {
+            save.with_token = !save.with_token
+        }
         (Some(Command::Next | Command::Enter), _, _) => save.focus = next(1),
         (Some(Command::Previous), _, _) => save.focus = next(order.len() - 1),
         (None, KeyCode::Right, SaveFocus::Cancel) | (None, KeyCode::Left, SaveFocus::Save) => {
@@ -1058,7 +1153,13 @@ fn save_answers(model: &mut Model, save: &Save, effects: &mut Vec<Effect>) {
     keep(model, save.path.trim().to_owned(), None, Zeroizing::new(text.into_bytes()), 0o600, effects);
 }
 
-fn begin_key(model: &mut Model, mut question: Begin, command: Option<Command>, key: KeyEvent, effects: &mut Vec<Effect>) {
+fn begin_key(
+    model: &mut Model,
+    mut question: Begin,
+    command: Option<Command>,
+    key: KeyEvent,
+    effects: &mut Vec<Effect>,
+) {
     let order = [BeginFocus::Text, BeginFocus::No, BeginFocus::Yes];
     let at = order.iter().position(|part| *part == question.focus).unwrap_or(1);
     let next = |step: usize| order.get((at + step) % order.len()).copied().unwrap_or(BeginFocus::No);
@@ -1075,7 +1176,9 @@ fn begin_key(model: &mut Model, mut question: Begin, command: Option<Command>, k
             question.typed.pop();
             question.focus = BeginFocus::Text;
         }
-        (None, KeyCode::Char(character)) if !key.modifiers.contains(KeyModifiers::CONTROL) && question.typed.len() < 128 => {
+        (None, KeyCode::Char(character))
+            if !key.modifiers.contains(KeyModifiers::CONTROL) && question.typed.len() < 128 =>
+        {
             question.typed.push(character);
             question.focus = BeginFocus::Text;
         }
@@ -1084,7 +1187,14 @@ fn begin_key(model: &mut Model, mut question: Begin, command: Option<Command>, k
     model.dialog = Some(Dialog::Begin(question));
 }
 
-fn paste_key(model: &mut Model, pem: Pem, mut text: Secret, command: Option<Command>, key: KeyEvent, effects: &mut Vec<Effect>) {
+fn paste_key(
+    model: &mut Model,
+    pem: Pem,
+    mut text: Secret,
+    command: Option<Command>,
+    key: KeyEvent,
+    effects: &mut Vec<Effect>,
+) {
     match (command, key.code) {
         (Some(Command::Back | Command::Abort), _) => return,
         (Some(Command::Continue), _) => {

@@ -68,16 +68,34 @@ fn keys(model: &Model) -> Vec<Hint> {
     let look = model.look;
     let of = |command| Hint::of(command, look);
     match &model.dialog {
-        Some(Dialog::Help | Dialog::Request(..)) => return vec![Hint::new("Up/Down", "Scroll"), Hint::new("Esc", "Close")],
+        Some(Dialog::Help | Dialog::Request(..)) => {
+            return vec![Hint::new("Up/Down", "Scroll"), Hint::new("Esc", "Close")];
+        }
         Some(Dialog::Log(_)) => return vec![Hint::new("Up/Down", "Scroll"), Hint::new("Esc", "Close")],
         Some(Dialog::Paste(..)) => {
-            return vec![Hint::named(Command::Continue, look, Some("Use it")), Hint::new("^U", "Empty"), Hint::new("Esc", "Cancel")];
+            return vec![
+                Hint::named(Command::Continue, look, Some("Use it")),
+                Hint::new("^U", "Empty"),
+                Hint::new("Esc", "Cancel"),
+            ];
         }
-        Some(_) => return vec![Hint::new("Tab", "Next"), Hint::new("Enter", "Choose"), Hint::new("Esc", "Cancel"), of(Command::Look), of(Command::Redraw)],
+        Some(_) => {
+            return vec![
+                Hint::new("Tab", "Next"),
+                Hint::new("Enter", "Choose"),
+                Hint::new("Esc", "Cancel"),
+                of(Command::Look),
+                of(Command::Redraw),
+            ];
+        }
         None => {}
     }
     let control = screen::controls(model).into_iter().find(|control| Some(control.field) == model.focused());
-    let mut keys = vec![Hint::named(Command::Enter, look, Some(enter_word(control.as_ref().map(|control| (control.kind, control.field)))))];
+    let mut keys = vec![Hint::named(
+        Command::Enter,
+        look,
+        Some(enter_word(control.as_ref().map(|control| (control.kind, control.field)))),
+    )];
     match control.map(|control| control.kind) {
         Some(Kind::Cycle) => keys.push(Hint::new("Left/Right", "Change")),
         Some(Kind::Check(_)) => keys.push(Hint::new("Space", "Switch")),

@@ -32,7 +32,8 @@ pub(super) fn fill(sheet: &mut Sheet) {
     sheet.secret_field(Field::PasswordAgain, "Password again", "");
     if model.needs_password() {
         for (holds, rule) in password_rules(&model.password, &model.password_again, &answers.administrator) {
-            let (outcome, style) = if holds { (Outcome::Pass, sheet.theme.good()) } else { (Outcome::Unknown, sheet.theme.muted()) };
+            let (outcome, style) =
+                if holds { (Outcome::Pass, sheet.theme.good()) } else { (Outcome::Unknown, sheet.theme.muted()) };
             let mark = if holds { sheet.theme.mark(outcome) } else { "·" };
             sheet.text(&format!("{:20}{mark} {rule}", ""), style);
         }
@@ -42,7 +43,10 @@ pub(super) fn fill(sheet: &mut Sheet) {
     sheet.text_field(Field::SshKeys, "SSH public keys", "paste them; one to a line");
     for key in lines(&answers.ssh_keys) {
         let words: Vec<&str> = key.split_whitespace().collect();
-        let body = words.get(1).map(|body| body.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect::<String>()).unwrap_or_default();
+        let body = words
+            .get(1)
+            .map(|body| body.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect::<String>())
+            .unwrap_or_default();
         let text = format!("{} …{body} {}", words.first().unwrap_or(&""), words.get(2..).unwrap_or_default().join(" "));
         sheet.note(&cut(&format!("{:20}{text}", ""), sheet.width.saturating_sub(2)));
     }

@@ -2,12 +2,12 @@
 
 use ratatui::text::Span;
 
+use super::welcome::size;
 use crate::check::Outcome;
 use crate::config::Page;
 use crate::ui::field::Field;
 use crate::ui::model::Model;
 use crate::ui::sheet::{Sheet, padded};
-use super::welcome::size;
 
 pub(super) const HELP: &str = "\
 The bundle is one signed file with everything the site needs. Its signature is verified with the public keys that you name \
@@ -49,7 +49,16 @@ fn contents(sheet: &mut Sheet, model: &Model) {
     sheet.gap();
     sheet.fact("Release", &format!("{} {}, for {}", index.name, index.version, index.architecture));
     sheet.marked_fact(Some(Outcome::Pass), "Signed by", &format!("key {}, which is trusted", signed.key_id));
-    sheet.fact("Holds", &format!("{} packs, {} images, {} in {} blobs", index.packs.len(), index.images.len(), size(index.blob_bytes()), index.blobs.len()));
+    sheet.fact(
+        "Holds",
+        &format!(
+            "{} packs, {} images, {} in {} blobs",
+            index.packs.len(),
+            index.images.len(),
+            size(index.blob_bytes()),
+            index.blobs.len()
+        ),
+    );
     for pack in &index.packs {
         let layer = format!("{:?}", pack.layer).to_lowercase();
         sheet.line(vec![
@@ -69,7 +78,12 @@ fn verification(sheet: &mut Sheet, model: &Model) {
         let (full, empty) = sheet.theme.bar(done, total.max(1), 30);
         let seconds = ((model.tick - running.since.min(model.tick)) / crate::ui::task::TICKS_PER_SECOND).max(1);
         let text = format!(" {} of {}, {}/s", size(done), size(total), size(done / seconds));
-        sheet.line(vec![Span::raw("  "), Span::styled(full, sheet.theme.accent()), Span::styled(empty, sheet.theme.faint()), Span::styled(text, sheet.theme.muted())]);
+        sheet.line(vec![
+            Span::raw("  "),
+            Span::styled(full, sheet.theme.accent()),
+            Span::styled(empty, sheet.theme.faint()),
+            Span::styled(text, sheet.theme.muted()),
+        ]);
         sheet.action(Field::CancelVerify, "Stop verifying", "");
         return;
     }

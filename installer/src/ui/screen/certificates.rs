@@ -24,9 +24,24 @@ pub(super) fn fill(sheet: &mut Sheet) {
     let name = if fqdn.is_empty() { "the site" } else { fqdn };
     sheet.lead(&format!("Who vouches for {name}?"));
     let choice = |this| Field::Certificates(this);
-    sheet.radio(choice(CertificateMode::Generate), mode == CertificateMode::Generate, "Generate: the site makes its own authority", "");
-    sheet.radio(choice(CertificateMode::Request), mode == CertificateMode::Request, "Request: our authority signs a request (CSR)", "");
-    sheet.radio(choice(CertificateMode::Import), mode == CertificateMode::Import, "Import: certificate and key are there already", "");
+    sheet.radio(
+        choice(CertificateMode::Generate),
+        mode == CertificateMode::Generate,
+        "Generate: the site makes its own authority",
+        "",
+    );
+    sheet.radio(
+        choice(CertificateMode::Request),
+        mode == CertificateMode::Request,
+        "Request: our authority signs a request (CSR)",
+        "",
+    );
+    sheet.radio(
+        choice(CertificateMode::Import),
+        mode == CertificateMode::Import,
+        "Import: certificate and key are there already",
+        "",
+    );
     sheet.gap();
     match mode {
         CertificateMode::Generate => {

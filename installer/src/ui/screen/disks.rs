@@ -4,8 +4,8 @@ use ratatui::text::{Line, Span};
 
 use crate::check::Outcome;
 use crate::config::{Page, Tpm2};
-use crate::facts::disk::Disk;
 use crate::facts::Probed;
+use crate::facts::disk::Disk;
 use crate::ui::answers::NO_ENCRYPTION;
 use crate::ui::field::Field;
 use crate::ui::sheet::Sheet;
@@ -34,12 +34,23 @@ pub(super) fn fill(sheet: &mut Sheet) {
         tpm(sheet);
         let detail = "shown once when the disk is encrypted, typed back in part; needs you at this screen";
         sheet.check(Field::ShowRecoveryKey, answers.show_recovery_key, "Show me the recovery key", detail);
-        sheet.text_field(Field::Recipients, "Escrow recipients", "age1… keys, separated by blanks; optional if the key is shown");
+        sheet.text_field(
+            Field::Recipients,
+            "Escrow recipients",
+            "age1… keys, separated by blanks; optional if the key is shown",
+        );
         if !answers.recipients.trim().is_empty() {
-            sheet.text_field(Field::EscrowDirectory, "Copy of the escrow", "a directory, such as a mounted medium; optional");
+            sheet.text_field(
+                Field::EscrowDirectory,
+                "Copy of the escrow",
+                "a directory, such as a mounted medium; optional",
+            );
         }
     } else {
-        sheet.text(&format!("{} Secrets of the cluster would lie readable on the disk.", sheet.theme.mark(Outcome::Warn)), sheet.theme.warn());
+        sheet.text(
+            &format!("{} Secrets of the cluster would lie readable on the disk.", sheet.theme.mark(Outcome::Warn)),
+            sheet.theme.warn(),
+        );
         sheet.text_field(Field::PlaintextToken, "To allow it, type", NO_ENCRYPTION);
     }
     super::other_problems(sheet, Page::Disks);
@@ -53,19 +64,28 @@ fn disks(sheet: &mut Sheet) {
         None => {
             sheet.progress(&model.tasks.probe, "looking at the disks");
         }
-        Some(Probed::Unknown { reason }) => sheet.text(&format!("the disks cannot be listed: {reason}"), sheet.theme.bad()),
+        Some(Probed::Unknown { reason }) => {
+            sheet.text(&format!("the disks cannot be listed: {reason}"), sheet.theme.bad())
+        }
         Some(Probed::Known(disks)) if disks.is_empty() => sheet.text("this machine has no disk", sheet.theme.bad()),
         Some(Probed::Known(disks)) => {
             let chosen = model.answers.disk.as_ref().map(|disk| disk.path.as_str());
             for (number, disk) in disks.iter().enumerate().filter(|(_, disk)| disk.is_free()) {
-                let on_it = if disk.contents.is_empty() { "empty".to_owned() } else { format!("holds {}", disk.contents.join("; ")) };
+                let on_it = if disk.contents.is_empty() {
+                    "empty".to_owned()
+                } else {
+                    format!("holds {}", disk.contents.join("; "))
+                };
                 sheet.radio(Field::Disk(number), chosen == Some(disk.path.as_str()), &words(disk), &on_it);
             }
             for disk in disks.iter().filter(|disk| !disk.is_free()) {
                 sheet.unavailable(&words(disk), &disk.obstacle().unwrap_or_default());
             }
             if !disks.iter().any(Disk::is_free) {
-                sheet.text("no disk is free: bring one, or take one out of use and look again with F4 or ^R", sheet.theme.bad());
+                sheet.text(
+                    "no disk is free: bring one, or take one out of use and look again with F4 or ^R",
+                    sheet.theme.bad(),
+                );
             }
         }
     }
@@ -92,7 +112,10 @@ fn layout(sheet: &mut Sheet, disk: &Disk) {
     let left = super::welcome::size(disk.size_bytes.saturating_sub(data));
     sheet.line(vec![
         Span::raw("      "),
-        Span::styled(format!("LUKS2 > ext4: {} for images and base, {left} left", super::welcome::size(data)), sheet.theme.muted()),
+        Span::styled(
+            format!("LUKS2 > ext4: {} for images and base, {left} left", super::welcome::size(data)),
+            sheet.theme.muted(),
+        ),
     ]);
 }
 
@@ -120,7 +143,11 @@ pub(super) fn destroyed(sheet: &Sheet, disk: &crate::plan::Disk) -> Vec<Line<'st
         Span::styled(format!("{}  {}", disk.path, super::welcome::size(disk.size)), theme.strong()),
         Span::styled(format!("  {}, serial {}", disk.model, disk.serial), theme.text()),
     ])];
-    let contents = if disk.contents.is_empty() { "nothing was found on it".to_owned() } else { format!("on it now: {}", disk.contents.join("; ")) };
+    let contents = if disk.contents.is_empty() {
+        "nothing was found on it".to_owned()
+    } else {
+        format!("on it now: {}", disk.contents.join("; "))
+    };
     for part in crate::ui::sheet::wrap(&contents, room) {
         lines.push(Line::styled(part, theme.text()));
     }

@@ -24,7 +24,11 @@ pub(super) fn fill(sheet: &mut Sheet) {
         sheet.radio(Field::Address(number), model.answers.address == *address, &format!("{address}  on {adapter}"), "");
     }
     if !model.answers.address.is_empty() && !addresses.iter().any(|(address, _)| *address == model.answers.address) {
-        let text = format!("{} {} is the file's answer, and no adapter has it", sheet.theme.mark(Outcome::Fail), model.answers.address);
+        let text = format!(
+            "{} {} is the file's answer, and no adapter has it",
+            sheet.theme.mark(Outcome::Fail),
+            model.answers.address
+        );
         sheet.text(&text, sheet.theme.bad());
     }
     if addresses.is_empty() && model.facts().is_some() {
@@ -32,7 +36,8 @@ pub(super) fn fill(sheet: &mut Sheet) {
     }
     if let Some(facts) = model.facts() {
         let gateway = facts.network.routes.known().and_then(|routes| routes.iter().find(|route| route.is_default()));
-        let gateway = gateway.and_then(|route| route.gateway).map_or_else(|| "none".to_owned(), |address| address.to_string());
+        let gateway =
+            gateway.and_then(|route| route.gateway).map_or_else(|| "none".to_owned(), |address| address.to_string());
         sheet.fact("Default route", &gateway);
         let servers = match &facts.network.name_servers {
             Probed::Known(servers) if servers.is_empty() => "none; names come from /etc/hosts".to_owned(),

@@ -28,7 +28,10 @@ pub(super) fn fill(sheet: &mut Sheet) {
         for page in pages {
             sheet.action(Field::GoTo(page), page_name(page), "");
             for problem in model.problems(page) {
-                sheet.text(&format!("    {} {}: {}", sheet.theme.mark(Outcome::Fail), problem.key, problem.message), sheet.theme.bad());
+                sheet.text(
+                    &format!("    {} {}: {}", sheet.theme.mark(Outcome::Fail), problem.key, problem.message),
+                    sheet.theme.bad(),
+                );
             }
         }
         return;
@@ -62,7 +65,10 @@ fn refused(sheet: &mut Sheet, refusal: &crate::prepare::Refusal, report: &crate:
     for page in &pages {
         sheet.action(Field::GoTo(*page), page_name(*page), "");
         for finding in blocking.iter().filter(|finding| page_of_check(&finding.id) == *page) {
-            sheet.text(&format!("{} {}: {}", sheet.theme.mark(Outcome::Fail), finding.id, finding.measured), sheet.theme.bad());
+            sheet.text(
+                &format!("{} {}: {}", sheet.theme.mark(Outcome::Fail), finding.id, finding.measured),
+                sheet.theme.bad(),
+            );
             if let Some(hint) = &finding.hint {
                 sheet.note(&format!("    hint: {hint}"));
             }

@@ -54,6 +54,10 @@ pub(super) fn fill(sheet: &mut Sheet) {
             }
         }
     }
+    if let Some(name) = &model.named_file {
+        sheet.fact("Answers", name);
+        return;
+    }
     if found.configs.is_empty() {
         sheet.fact("Answers", "no install.yaml found; the pages ask for everything");
         return;
@@ -68,7 +72,8 @@ pub(super) fn fill(sheet: &mut Sheet) {
                 let stops = if config.interactive.is_empty() {
                     String::new()
                 } else {
-                    let names: Vec<_> = config.interactive.iter().map(|page: &Page| crate::ui::field::page_name(*page)).collect();
+                    let names: Vec<_> =
+                        config.interactive.iter().map(|page: &Page| crate::ui::field::page_name(*page)).collect();
                     format!("; stops on {}", names.join(", "))
                 };
                 let label = format!("{}: site {}", file.path, config.site.name);
