@@ -85,14 +85,14 @@ impl Estimate {
         }
         let left = expected(now.waiting).saturating_add(left_of_current);
         let shown = self.left.unwrap_or(left);
-        self.is_at_least = left > shown + shown / 10 + 1000;
+        self.is_at_least = left > shown.saturating_add(shown / 10 + 1000);
         self.left = Some(shown.min(left));
     }
 }
 
 /// Milliseconds for a weight of one.
 fn pace((weight, milliseconds): (u64, u64)) -> u64 {
-    (milliseconds + PRIOR_WEIGHT * 1000) / (weight + PRIOR_WEIGHT)
+    milliseconds.saturating_add(PRIOR_WEIGHT * 1000) / weight.saturating_add(PRIOR_WEIGHT)
 }
 
 impl Working {

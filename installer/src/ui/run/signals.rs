@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP};
 
+use crate::engine::Stop;
+
 /// Which signals came.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
@@ -32,6 +34,14 @@ impl Signals {
         // Heard and forgotten.
         signal_hook::flag::register(SIGTSTP, Arc::default())?;
         Ok(signals)
+    }
+
+    /// Without a terminal: SIGTERM and SIGINT are the wish to stop, a hang-up is heard and forgotten.
+    pub fn stop_a_run(stop: &Stop) -> io::Result<()> {
+        for signal in [SIGTERM, SIGINT] {
+            signal_hook::flag::register(signal, stop.flag())?;
+        }
+        signal_hook::flag::register(SIGHUP, Arc::default()).map(drop)
     }
 
     /// SIGTERM or SIGINT came since the last time that this was asked.

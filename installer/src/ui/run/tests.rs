@@ -347,12 +347,12 @@ fn feed(session: &mut Session, number: u8, now: i64) -> Vec<Effect> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn no_keys_stop_answer_or_switch_off_by_accident(
         inputs in prop::collection::vec(any_input(), 1..80),
-        sizes in prop::collection::vec((1..150_u16, 1..60_u16), 80),
+        sizes in prop::collection::vec((1..130_u16, 1..45_u16), 80),
         basic in any::<bool>(),
     ) {
         let mut session = session(if basic { Mode::Basic } else { Mode::Colour });

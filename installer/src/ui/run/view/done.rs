@@ -27,11 +27,13 @@ pub(super) fn draw(session: &Session, theme: Theme, area: Rect, picture: &mut Bu
     let rest = put_pair("  SHA-256", fingerprint, theme, rest, picture);
     let rest = below(rest, 1);
     let rest = put_line(&Line::styled("Next", theme.strong()), rest, picture);
-    let steps = [
+    let mut steps = vec![
         "Give the site CA to those who will use the site; let them compare the fingerprint.",
         "`cofferdam status` shows the site, `cofferdam dashboard` keeps it on this console.",
-        "Carry the recovery key, or the escrow in /var/lib/cofferdam/escrow, to a safe place.",
     ];
+    if !plan.destroys.is_empty() {
+        steps.push("Carry the recovery key, or the escrow in /var/lib/cofferdam/escrow, to a safe place.");
+    }
     let mut rest = rest;
     for step in steps {
         let lines = wrap(step, usize::from(rest.width).saturating_sub(4));

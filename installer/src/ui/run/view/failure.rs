@@ -62,7 +62,7 @@ fn words(choice: Choice) -> (&'static str, &'static str) {
         Choice::Settings => ("Back to settings", "change the answers; nothing depends on them yet"),
         Choice::Support => ("Save support bundle", "without secrets, to a medium or directory"),
         Choice::Shell => ("Shell", "`exit` comes back here"),
-        Choice::Leave => ("Leave", "`cofferdam resume` goes on later, also after a reboot"),
+        Choice::Leave => ("Leave", "`cofferdam resume` goes on, also after a reboot"),
         Choice::PowerOff => ("Power off", "`cofferdam resume` goes on after the next start"),
     }
 }

@@ -100,7 +100,7 @@ fn keys(session: &Session, page: Page) -> Vec<Hint> {
 }
 
 /// Writes lines from the top of an area; gives the area below them.
-fn put(lines: &[String], style: Style, area: Rect, picture: &mut Buffer) -> Rect {
+pub(super) fn put(lines: &[String], style: Style, area: Rect, picture: &mut Buffer) -> Rect {
     let mut used = 0;
     for (y, line) in (area.y..area.bottom()).zip(lines) {
         picture.set_stringn(area.x, y, line, area.width.into(), style);
@@ -110,7 +110,7 @@ fn put(lines: &[String], style: Style, area: Rect, picture: &mut Buffer) -> Rect
 }
 
 /// The same for one line.
-fn put_line(line: &Line, area: Rect, picture: &mut Buffer) -> Rect {
+pub(super) fn put_line(line: &Line, area: Rect, picture: &mut Buffer) -> Rect {
     if area.height > 0 {
         picture.set_line(area.x, area.y, line, area.width);
     }
@@ -118,13 +118,13 @@ fn put_line(line: &Line, area: Rect, picture: &mut Buffer) -> Rect {
 }
 
 /// What is left of an area below its first rows.
-fn below(area: Rect, rows: u16) -> Rect {
+pub(super) fn below(area: Rect, rows: u16) -> Rect {
     let rows = rows.min(area.height);
     Rect { y: area.y + rows, height: area.height - rows, ..area }
 }
 
 /// Text wrapped to an area, at most `most` lines; the last one says when there is more.
-fn paragraph(text: &str, width: u16, most: usize) -> Vec<String> {
+pub(super) fn paragraph(text: &str, width: u16, most: usize) -> Vec<String> {
     let mut lines = wrap(text, width.into());
     if lines.len() > most {
         lines.truncate(most);

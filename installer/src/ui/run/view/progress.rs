@@ -4,7 +4,7 @@ use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
 
-use super::{below, put_line};
+use super::{below, paragraph, put, put_line};
 use crate::ui::run::model::{Current, Run, StepState, StepView, Work};
 use crate::ui::run::session::Session;
 use crate::ui::run::text::{left, size, time};
@@ -81,24 +81,26 @@ fn draw_current(shown: &Shown, current: &Current, theme: Theme, area: Rect, pict
     }
     put_right(&time(run.step_elapsed()), theme, area, picture);
     let rest = put_line(&Line::from(head), area, picture);
-    let rest = match &current.work {
+    let below_head = Rect { height: 3.min(rest.height), ..rest };
+    let (rest, rows) = match &current.work {
         Some(work) => {
             let (done, total) = work.counted();
-            let inner = Rect { x: rest.x + 2, width: rest.width.saturating_sub(2), ..rest };
-            put_line(&bar(done, total, theme, inner.width), inner, picture);
-            put_line(&Line::styled(format!("  {}", figures(work)), theme.text()), below(rest, 1), picture)
+            let inner = Rect { x: rest.x + 2, width: rest.width.saturating_sub(2), ..below_head };
+            let inner = put_line(&bar(done, total, theme, inner.width), inner, picture);
+            (put_line(&Line::styled(figures(work), theme.text()), inner, picture), 1)
         }
-        None => below(rest, 2),
+        None => (Rect { x: rest.x + 2, width: rest.width.saturating_sub(2), ..below_head }, 3),
     };
-    let said = match (run.silence(), shown.is_stopping) {
+    let (text, style) = match (run.silence(), shown.is_stopping) {
         (Some(silent), _) => {
             let last = run.log.back().map_or("none", |line| line.text.as_str());
-            Line::styled(format!("  no progress for {}, last line: {last}", time(silent)), theme.warn())
+            (format!("no progress for {}, last line: {last}", time(silent)), theme.warn())
         }
-        (None, true) => Line::styled("  stopping: this step is brought to its end first", theme.warn()),
-        (None, false) => Line::styled(format!("  {}", current.note), theme.muted()),
+        (None, true) => ("stopping: this step is brought to its end first".to_owned(), theme.warn()),
+        (None, false) => (current.note.clone(), theme.muted()),
     };
-    put_line(&said, rest, picture)
+    put(&paragraph(&text, rest.width, rows), style, rest, picture);
+    below(area, 4)
 }
 
 fn figures(work: &Work) -> String {
