@@ -16,9 +16,12 @@ use crate::ui::run::SharedHost;
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cofferdam install --config install.yaml --plan-only")]
 pub(super) struct Install {
-    /// The answers; no question is asked then
+    /// The answers; only the pages under `interactive:` are shown then
     #[arg(long)]
     config: Option<Utf8PathBuf>,
+    /// Ask line by line, for screen readers and terminals that cannot place a cursor
+    #[arg(long)]
+    plain: bool,
     /// Print the plan and change nothing
     #[arg(long)]
     plan_only: bool,
@@ -48,27 +51,27 @@ impl Check {
 
 impl Install {
     pub(super) fn run(self) -> Outcome {
-        let Some(config) = self.config else {
-            if console::is_terminal() {
-                prepare::require_root()?;
-                let host: SharedHost = Arc::new(RealHost);
-                let (mut terminal, theme) = console::open()?;
-                let resumed = super::resume::offer(&mut terminal, theme, &host);
-                drop(terminal);
-                if let Some(closing) = resumed {
-                    return print(&closing?);
-                }
+        let Some(file) = &self.config else {
+            if self.plain || console::is_terminal() {
+                return super::interactive::run(None, self.plain);
             }
             return Err(Failure::new(
                 code::CONFIG,
-                "the terminal installer is not part of this version",
+                "without a terminal an installation needs a file of answers",
                 Some(
                     "`cofferdam config example > install.yaml`, fill it in, `cofferdam install --config install.yaml`"
                         .to_owned(),
                 ),
             ));
         };
-        let config = super::config::read(&config)?;
+        let config = super::config::read(file)?;
+        if !config.interactive.is_empty() && !self.plan_only {
+            if !self.plain && !console::is_terminal() {
+                let hint = "take `interactive:` out of the file, or run it on a terminal".to_owned();
+                return Err(Failure::new(code::CONFIG, "interactive: nobody is there to answer", Some(hint)));
+            }
+            return super::interactive::run(Some((file, config)), self.plain);
+        }
         let host: SharedHost = Arc::new(RealHost);
         prepare::refuse_second_run(&*host)?;
         let signed = Signed::from_bundle(&config.bundle.path, &config.bundle.trust)?;

@@ -8,6 +8,7 @@ mod certs;
 mod config;
 mod console;
 mod install;
+mod interactive;
 mod iso;
 mod registry;
 mod resume;

@@ -45,12 +45,13 @@ pub fn draw(chrome: &Chrome, theme: Theme, area: Rect, picture: &mut Buffer) -> 
     put_trail(chrome, theme, trail, picture);
     picture.set_string(rule.x, rule.y, "─".repeat(rule.width.into()), theme.faint());
     picture.set_line(notice.x + 2, notice.y, &chrome.notice, notice.width.saturating_sub(3));
-    picture.set_line(
-        keys.x + 1,
-        keys.y,
-        &key_line(&chrome.keys, theme, keys.width.saturating_sub(2).into()),
-        keys.width - 1,
-    );
+    // Two lines of keys where there is nothing to say.
+    let lines = key_lines(&chrome.keys, theme, keys.width.saturating_sub(2).into());
+    let is_quiet = chrome.notice.spans.iter().all(|span| span.content.is_empty());
+    let rows: &[Rect] = if is_quiet && lines.len() > 1 { &[notice, keys] } else { &[keys] };
+    for (row, line) in rows.iter().zip(&lines) {
+        picture.set_line(row.x + 1, row.y, line, row.width - 1);
+    }
     Some(Rect { x: body.x + 2, width: body.width - 4, ..body })
 }
 
@@ -82,20 +83,23 @@ fn put_trail(chrome: &Chrome, theme: Theme, area: Rect, picture: &mut Buffer) {
     picture.set_line(area.x + 1, area.y, &line, area.width - 1);
 }
 
-/// As many keys as fit, in their order.
-fn key_line(keys: &[Hint], theme: Theme, room: usize) -> Line<'static> {
-    let mut line = Line::default();
+/// The keys in their order, as many to a line as fit.
+fn key_lines(keys: &[Hint], theme: Theme, room: usize) -> Vec<Line<'static>> {
+    let mut lines = vec![Line::default()];
     for hint in keys {
-        let before = if line.spans.is_empty() { "" } else { "  " };
-        let wanted = before.len() + hint.key.chars().count() + 1 + hint.label.chars().count();
-        if line.width() + wanted > room {
-            break;
+        let wanted = hint.key.chars().count() + 1 + hint.label.chars().count();
+        let is_full = lines.last().is_some_and(|line| line.width() > 0 && line.width() + 2 + wanted > room);
+        if is_full {
+            lines.push(Line::default());
         }
-        line.push_span(Span::raw(before));
+        let Some(line) = lines.last_mut() else { break };
+        if line.width() > 0 {
+            line.push_span(Span::raw("  "));
+        }
         line.push_span(Span::styled(hint.key.clone(), theme.accent()));
         line.push_span(Span::styled(format!(" {}", hint.label), theme.muted()));
     }
-    line
+    lines
 }
 
 fn too_small(theme: Theme, area: Rect, picture: &mut Buffer) {

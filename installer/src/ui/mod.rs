@@ -23,3 +23,6 @@ pub mod update;
 pub mod view;
 
 pub use run::Start;
+
+#[cfg(test)]
+mod tests;

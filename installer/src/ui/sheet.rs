@@ -246,9 +246,9 @@ impl<'a> Sheet<'a> {
     /// What cannot be chosen, and why not.
     pub fn unavailable(&mut self, label: &str, why: &str) {
         let label = cut(label, self.width.saturating_sub(MARK + 4));
-        self.push(Line::from(vec![Span::raw("   "), Span::styled(format!(" –  {label}"), self.theme.muted())]), None);
+        self.push(Line::from(vec![Span::raw("  "), Span::styled(format!(" –  {label}"), self.theme.muted())]), None);
         if !why.is_empty() {
-            self.wrapped(why, self.theme.muted(), MARK + 6, None);
+            self.wrapped(why, self.theme.muted(), MARK + 4, None);
         }
     }
 

@@ -17,9 +17,12 @@ use crate::config::Page;
 /// Draws the whole screen.
 pub fn draw(model: &Model, area: Rect, picture: &mut Buffer) {
     let theme = Theme::new(model.look);
-    if let Some(body) = frame::draw(&chrome(model, theme), theme, area, picture) {
+    if let Some(body) = frame::draw(&chrome(model), theme, area, picture) {
         let sheet = screen::sheet(model, theme, body.width.into());
         draw_sheet(&sheet, body, picture);
+        // Between the page and its buttons, so that the keys stay where they are.
+        let y = body.bottom().saturating_sub(2);
+        picture.set_line(body.x, y, &notice(model, theme), body.width);
         if let Some(dialog) = &model.dialog {
             dialog_view::draw(dialog, model, theme, body, picture);
         }
@@ -36,7 +39,7 @@ pub fn room_for_rows(height: u16) -> usize {
     usize::from(height.saturating_sub(FRAME_ROWS + BUTTON_ROWS))
 }
 
-fn chrome(model: &Model, theme: Theme) -> Chrome {
+fn chrome(model: &Model) -> Chrome {
     let pages: Vec<Page> = Page::ALL.to_vec();
     let current = pages.iter().position(|page| *page == model.page).unwrap_or_default();
     let what = match model.mode {
@@ -47,7 +50,7 @@ fn chrome(model: &Model, theme: Theme) -> Chrome {
         product: format!("Cofferdam {}  ·  {what}", env!("CARGO_PKG_VERSION")),
         place: format!("{} of {}", current + 1, pages.len()),
         trail: (pages.into_iter().map(page_name).collect(), current),
-        notice: notice(model, theme),
+        notice: Line::default(),
         keys: keys(model),
     }
 }
@@ -101,12 +104,19 @@ fn keys(model: &Model) -> Vec<Hint> {
         Some(Kind::Check(_)) => keys.push(Hint::new("Space", "Switch")),
         _ => {}
     }
-    let back = if is_stoppable(model) { "Stop" } else { "Back" };
+    let back = match model.page {
+        _ if is_stoppable(model) => "Stop",
+        Page::Welcome => "Quit",
+        _ => "Back",
+    };
     keys.push(Hint::named(Command::Back, look, Some(back)));
     if screen::overflow(model) > 0 {
         keys.push(Hint::new("PgUp/PgDn", "Scroll"));
     }
-    keys.extend([Command::Help, Command::Continue, Command::Again, Command::Save, Command::Log].map(of));
+    if model.focused() != Some(Field::Continue) {
+        keys.push(of(Command::Continue));
+    }
+    keys.extend([Command::Help, Command::Again, Command::Save, Command::Log].map(of));
     if model.has_shell {
         keys.push(of(Command::Shell));
     }
@@ -116,7 +126,7 @@ fn keys(model: &Model) -> Vec<Hint> {
 
 fn enter_word(control: Option<(Kind, Field)>) -> &'static str {
     match control {
-        Some((_, Field::Continue)) => "Continue",
+        Some((_, Field::Continue)) => "Go on",
         Some((Kind::Radio(_), _)) => "Choose",
         Some((Kind::Check(_), _)) => "Switch",
         Some((Kind::Button, _)) => "Do it",

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod commands;
+pub mod small_bundle;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,7 @@
 //! Page 9: the account of the machine's administrator.
 
+use ratatui::text::Span;
+
 use crate::check::Outcome;
 use crate::config::Page;
 use crate::ui::answers::lines;
@@ -32,10 +34,9 @@ pub(super) fn fill(sheet: &mut Sheet) {
     sheet.secret_field(Field::PasswordAgain, "Password again", "");
     if model.needs_password() {
         for (holds, rule) in password_rules(&model.password, &model.password_again, &answers.administrator) {
-            let (outcome, style) =
-                if holds { (Outcome::Pass, sheet.theme.good()) } else { (Outcome::Unknown, sheet.theme.muted()) };
-            let mark = if holds { sheet.theme.mark(outcome) } else { "·" };
-            sheet.text(&format!("{:20}{mark} {rule}", ""), style);
+            let (mark, style) =
+                if holds { (sheet.theme.mark(Outcome::Pass), sheet.theme.good()) } else { ("·", sheet.theme.muted()) };
+            sheet.line(vec![Span::raw(" ".repeat(23)), Span::styled(format!("{mark} {rule}"), style)]);
         }
         sheet.progress(&model.tasks.hash, "hashing the password");
     }
@@ -48,7 +49,8 @@ pub(super) fn fill(sheet: &mut Sheet) {
             .map(|body| body.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect::<String>())
             .unwrap_or_default();
         let text = format!("{} …{body} {}", words.first().unwrap_or(&""), words.get(2..).unwrap_or_default().join(" "));
-        sheet.note(&cut(&format!("{:20}{text}", ""), sheet.width.saturating_sub(2)));
+        let room = sheet.width.saturating_sub(23);
+        sheet.line(vec![Span::raw(" ".repeat(23)), Span::styled(cut(&text, room), sheet.theme.muted())]);
     }
     super::other_problems(sheet, Page::Administrator);
 }

@@ -51,13 +51,7 @@ fn contents(sheet: &mut Sheet, model: &Model) {
     sheet.marked_fact(Some(Outcome::Pass), "Signed by", &format!("key {}, which is trusted", signed.key_id));
     sheet.fact(
         "Holds",
-        &format!(
-            "{} packs, {} images, {} in {} blobs",
-            index.packs.len(),
-            index.images.len(),
-            size(index.blob_bytes()),
-            index.blobs.len()
-        ),
+        &format!("{} packs, {} images, {}", index.packs.len(), index.images.len(), size(index.blob_bytes())),
     );
     for pack in &index.packs {
         let layer = format!("{:?}", pack.layer).to_lowercase();

@@ -15,8 +15,8 @@ The packs of the lower layers are always installed. Those of the layers storage 
 pub(super) fn fill(sheet: &mut Sheet) {
     let model = sheet.model;
     sheet.lead("How shall the cluster look?");
-    sheet.text_field(Field::PodCidr, "Addresses of pods", "");
-    sheet.text_field(Field::ServiceCidr, "Addr. of services", "");
+    sheet.text_field(Field::PodCidr, "Pod addresses", "");
+    sheet.text_field(Field::ServiceCidr, "Service addresses", "");
     sheet.gap();
     let detail = "a cluster of one node has nowhere else to run them";
     sheet.check(Field::Schedule, model.answers.schedule, "This node runs workloads, too", detail);

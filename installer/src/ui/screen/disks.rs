@@ -72,7 +72,7 @@ fn disks(sheet: &mut Sheet) {
             let chosen = model.answers.disk.as_ref().map(|disk| disk.path.as_str());
             for (number, disk) in disks.iter().enumerate().filter(|(_, disk)| disk.is_free()) {
                 let on_it = if disk.contents.is_empty() {
-                    "empty".to_owned()
+                    "nothing was found on it".to_owned()
                 } else {
                     format!("holds {}", disk.contents.join("; "))
                 };
@@ -106,7 +106,9 @@ fn layout(sheet: &mut Sheet, disk: &Disk) {
     let Some(signed) = sheet.model.signed() else { return };
     let data = crate::check::data_bytes(&signed.index);
     let width = sheet.width.saturating_sub(6).min(60);
-    let (used, free) = sheet.theme.bar(data, disk.size_bytes, width);
+    // What is there is seen, however large the disk.
+    let least = disk.size_bytes / u64::try_from(width).unwrap_or(1).max(1);
+    let (used, free) = sheet.theme.bar(data.max(least + 1), disk.size_bytes, width);
     let (accent, faint) = (sheet.theme.accent(), sheet.theme.faint());
     sheet.line(vec![Span::raw("      "), Span::styled(used, accent), Span::styled(free, faint)]);
     let left = super::welcome::size(disk.size_bytes.saturating_sub(data));

@@ -35,6 +35,7 @@ pub(super) fn fill(sheet: &mut Sheet) {
         sheet.text("no adapter has an address: set one with the means of this host, then F4 or ^R", sheet.theme.bad());
     }
     if let Some(facts) = model.facts() {
+        sheet.gap();
         let gateway = facts.network.routes.known().and_then(|routes| routes.iter().find(|route| route.is_default()));
         let gateway =
             gateway.and_then(|route| route.gateway).map_or_else(|| "none".to_owned(), |address| address.to_string());
