@@ -82,6 +82,10 @@ pub struct LoadProgress<'a> {
     pub bytes_total: u64,
     /// The blob in work.
     pub blob: &'a Digest,
+    /// Blobs that are read whole.
+    pub blobs_done: usize,
+    /// Blobs of the bundle.
+    pub blobs_total: usize,
 }
 
 /// What a load did. Serialises to the last line of `cofferdam bundle load --json`.
@@ -145,7 +149,8 @@ pub fn load(
     let mut proof = Proof::new(&index);
     let bytes_total = reader.bytes_total();
     let mut captured = Vec::new();
-    for blob in &index.blobs {
+    let blobs_total = index.blobs.len();
+    for (blobs_done, blob) in index.blobs.iter().enumerate() {
         let is_held = sink.holds(&blob.digest, blob.size)?;
         let mut writer = if is_held { None } else { Some(sink.begin(&blob.digest, blob.size)?) };
         let needs_content = proof.needs(blob);
@@ -161,10 +166,16 @@ pub fn load(
             }
             counted += chunk.len() as u64;
             let bytes_done = start + stream_share(blob, counted);
-            progress(&LoadProgress { bytes_done, bytes_total, blob: &blob.digest });
+            progress(&LoadProgress { bytes_done, bytes_total, blob: &blob.digest, blobs_done, blobs_total });
             Ok(())
         })?;
-        progress(&LoadProgress { bytes_done: reader.bytes_read(), bytes_total, blob: &blob.digest });
+        progress(&LoadProgress {
+            bytes_done: reader.bytes_read(),
+            bytes_total,
+            blob: &blob.digest,
+            blobs_done: blobs_done + 1,
+            blobs_total,
+        });
         if needs_content {
             proof.observe(&blob.digest, &captured)?;
         }

@@ -281,7 +281,8 @@ impl Meter {
         // Progress that nobody reads is no reason to stop.
         let _ = match self.format {
             ProgressFormat::Json => {
-                writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob}))
+                let blobs = json!({"done": progress.blobs_done, "total": progress.blobs_total});
+                writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob, "blobs": blobs}))
             }
             ProgressFormat::Text if is_terminal => {
                 let end = if is_end { "\n" } else { "" };

@@ -148,6 +148,9 @@ pub enum Action {
         /// A second place for the escrow.
         #[schemars(with = "Option<String>")]
         escrow_directory: Option<Utf8PathBuf>,
+        /// The recovery key is shown on the console, and two groups of it are typed back.
+        #[serde(default)]
+        show_recovery_key: bool,
     },
     /// Mounts the data volume now and at each boot.
     MountData {
@@ -238,6 +241,15 @@ pub enum Action {
         /// A second place for the escrow.
         #[schemars(with = "Option<String>")]
         directory: Option<Utf8PathBuf>,
+    },
+    /// Makes the account of the machine's administrator. Its password hash stands in the configuration alone.
+    MakeAdministrator {
+        /// Name of the account.
+        name: String,
+        /// May it log in by a password.
+        password: bool,
+        /// Lines of its `authorized_keys`.
+        ssh_keys: Vec<String>,
     },
     /// Records the finished site.
     RecordSite,
@@ -422,6 +434,15 @@ pub fn plan(
         Action::VerifyBundle { path: config.bundle.path.clone(), bytes: bundle_bytes },
     );
     let (destroys, escrow) = data_volume(config, machine, &mut steps)?;
+    if let Some(administrator) = &config.administrator {
+        let title = format!("Make the administrator account {}", administrator.name);
+        let action = Action::MakeAdministrator {
+            name: administrator.name.clone(),
+            password: administrator.password_hash.is_some(),
+            ssh_keys: administrator.ssh_keys.clone(),
+        };
+        steps.add("admin.account", &title, 1, 60, action);
+    }
     steps.add("data.bind", "Bind the state folders to the data volume", 1, 60, Action::BindState);
     steps.add("certificates.issue", "Make keys and certificates", 2, 120, certificates(config));
     steps.add(
@@ -517,7 +538,14 @@ type Escrow = (Vec<String>, Option<Utf8PathBuf>);
 
 fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> Result<(Vec<Disk>, Escrow), PlanError> {
     match &config.storage.encryption {
-        Encryption::Luks2 { tpm2, escrow_recipients, escrow_directory, discards, key_derivation } => {
+        Encryption::Luks2 {
+            tpm2,
+            escrow_recipients,
+            escrow_directory,
+            show_recovery_key,
+            discards,
+            key_derivation,
+        } => {
             let disk = machine.disk.clone().ok_or_else(|| PlanError::Disk {
                 why: "storage.disk is missing: an encrypted data volume needs a disk of its own".to_owned(),
                 hint: "`cofferdam check` lists the disks of this machine",
@@ -541,6 +569,7 @@ fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> 
                     key_derivation: *key_derivation,
                     escrow_recipients: escrow_recipients.clone(),
                     escrow_directory: escrow_directory.clone(),
+                    show_recovery_key: *show_recovery_key,
                 },
             );
             let volume = Volume::Encrypted { tpm2, discards: *discards };
@@ -566,12 +595,25 @@ fn certificates(config: &InstallConfig) -> Action {
                 roots: roots.clone(),
             },
         ),
+        Certificates::Request { certificate, roots, .. } => (
+            "ecdsa-p256".to_owned(),
+            ServerCertificate::Imported {
+                certificate: certificate.clone(),
+                key: crate::layout::REQUEST_KEY.into(),
+                roots: roots.clone(),
+            },
+        ),
     };
+    Action::IssueCertificates { algorithm, server, names: server_names(config) }
+}
+
+/// Names and addresses of the server certificate besides the FQDN.
+pub(crate) fn server_names(config: &InstallConfig) -> Vec<String> {
     let mut names = vec![config.node.name.clone(), config.node.address.to_string()];
     names.extend(config.site.fqdn.split('.').next().map(str::to_owned));
     names.extend(config.site.vip.map(|vip| vip.to_string()));
     names.dedup();
-    Action::IssueCertificates { algorithm, server, names }
+    names
 }
 
 /// The packs that are installed: all of the lower layers, and of `storage` and `addon` those that were asked for.

@@ -53,7 +53,8 @@ fn read(
     let output = context.host.run(&command, &mut |line| match serde_json::from_str::<Value>(line) {
         Ok(value) => {
             if let Some(done) = value["done"].as_u64() {
-                report(Progress::Bytes { done, total: value["total"].as_u64().unwrap_or(bytes) });
+                let blobs = serde_json::from_value(value["blobs"].clone()).ok();
+                report(Progress::Bytes { done, total: value["total"].as_u64().unwrap_or(bytes), blobs });
             }
         }
         Err(_) if line.starts_with("error:") => line.clone_into(&mut refused),

@@ -23,8 +23,8 @@ pub struct State {
     pub fqdn: String,
     /// This node.
     pub node: String,
-    /// When it was finished, RFC 3339; nothing while the installation is not.
-    pub installed: Option<String>,
+    /// When it was finished, RFC 3339; empty while the installation is not.
+    pub installed: String,
     /// The bundle's name.
     pub bundle: String,
     /// The bundle's version.
@@ -71,7 +71,7 @@ impl State {
             site: config.site.name.clone(),
             fqdn: config.site.fqdn.clone(),
             node: config.node.name.clone(),
-            installed: None,
+            installed: String::new(),
             bundle: index.name.clone(),
             version: index.version.clone(),
             index: plan.index.clone(),
@@ -100,7 +100,7 @@ pub(super) fn run(context: &Context) -> Result<(), StepError> {
     let authority = context.host.read_text(&entry("site-ca.crt"))?.unwrap_or_default();
     let mut state = State::of(context.config, context.plan, context.index, &authority)
         .map_err(|error| StepError::Certificates { what: "site CA", reason: error.to_string() })?;
-    state.installed = Some(context.host.now().to_string());
+    state.installed = context.host.now().to_string();
     let text = serde_json::to_string_pretty(&state)
         .map_err(|error| StepError::State { what: error.to_string(), hint: "report this as a bug".to_owned() })?;
     Ok(context.host.write(layout::STATE.into(), format!("{text}\n").as_bytes(), 0o644)?)
