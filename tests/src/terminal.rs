@@ -4,6 +4,7 @@
 //! a line that drops: the program gets SIGHUP and is not waited for. Called by the tests of the terminal installer.
 
 use std::io::{Read as _, Write as _};
+use std::num::NonZeroU16;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
@@ -70,7 +71,7 @@ impl Terminal {
         drop(pair.slave);
         let mut reader = pair.master.try_clone_reader()?;
         let keyboard = pair.master.take_writer()?;
-        let screen = Arc::new(Mutex::new(Screen { parser: vt100::Parser::new(rows, cols, 0), raw: Vec::new() }));
+        let screen = Arc::new(Mutex::new(Screen { parser: vt100::Parser::new(cells(rows)?, cells(cols)?, 0), raw: Vec::new() }));
         let shared = Arc::clone(&screen);
         std::thread::spawn(move || {
             let mut buffer = [0; 8192];
@@ -140,7 +141,7 @@ impl Terminal {
 
     /// Gives the window another size.
     pub fn resize(&mut self, rows: u16, cols: u16) -> Result<()> {
-        lock(&self.screen).parser.screen_mut().set_size(rows, cols);
+        lock(&self.screen).parser.screen_mut().set_size(cells(rows)?, cells(cols)?);
         self.master.resize(PtySize { rows, cols, pixel_width: 0, pixel_height: 0 })
     }
 
@@ -158,6 +159,10 @@ impl Terminal {
             sleep(Duration::from_millis(50));
         }
     }
+}
+
+fn cells(count: u16) -> Result<NonZeroU16> {
+    NonZeroU16::new(count).context("a terminal without rows or columns")
 }
 
 // A reader that panicked has at worst drawn less.

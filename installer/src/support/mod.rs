@@ -42,7 +42,6 @@ const UNITS: &[&str] = &[
     "kubelet.service",
     "systemd-cryptsetup@cofferdam.service",
     "var-lib-cofferdam-data.mount",
-    "cofferdam-dashboard.service",
 ];
 
 /// Commands of which the output is taken: name, program, arguments.
