@@ -71,7 +71,8 @@ impl Terminal {
         drop(pair.slave);
         let mut reader = pair.master.try_clone_reader()?;
         let keyboard = pair.master.take_writer()?;
-        let screen = Arc::new(Mutex::new(Screen { parser: vt100::Parser::new(cells(rows)?, cells(cols)?, 0), raw: Vec::new() }));
+        let screen =
+            Arc::new(Mutex::new(Screen { parser: vt100::Parser::new(cells(rows)?, cells(cols)?, 0), raw: Vec::new() }));
         let shared = Arc::clone(&screen);
         std::thread::spawn(move || {
             let mut buffer = [0; 8192];
