@@ -70,7 +70,7 @@ impl Ceremony {
             (Command::Enter, Phase::Shown, 0) | (Command::Continue, Phase::Shown, _) => self.turn(Phase::TypedBack),
             (Command::Enter, Phase::Shown, 1) if self.shown.is_escrowed => return Some(Answer::LeftToEscrow),
             (Command::Enter, Phase::TypedBack, 0) => self.focus = 1,
-            (Command::Enter, Phase::TypedBack, _) | (Command::Continue, Phase::TypedBack, _) => return self.check(),
+            (Command::Enter | Command::Continue, Phase::TypedBack, _) => return self.check(),
             _ => {}
         }
         None
