@@ -58,7 +58,7 @@ fn finish(left: Left) -> Outcome {
     match left {
         Left::Quit => cancelled(),
         Left::Checked => Ok(()),
-        Left::Ran(ended, plan) => print(&resume::closing(ended, &plan)?),
+        Left::Ran(ended, plan) => print(&resume::closing(*ended, &plan)?),
     }
 }
 

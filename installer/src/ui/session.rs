@@ -28,7 +28,7 @@ pub enum Left {
     /// Only the host was to be checked.
     Checked,
     /// The plan was run.
-    Ran(Ended, Plan),
+    Ran(Box<Ended>, Plan),
 }
 
 /// A tick of the model.
@@ -123,7 +123,7 @@ impl Session {
                         model.tasks.prepare.forget();
                         // What is wanted is asked for with the next tick.
                     }
-                    ended => return Ok(Some(Left::Ran(ended, plan))),
+                    ended => return Ok(Some(Left::Ran(Box::new(ended), plan))),
                 }
             }
         }
