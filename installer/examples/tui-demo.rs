@@ -2,6 +2,7 @@
 //! of this machine is read or changed, so anybody can click through it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "it is a demo")]
 #![allow(dead_code, unreachable_pub, reason = "the simulated host is that of the tests")]
+#![allow(clippy::case_sensitive_file_extension_comparisons, reason = "our own names, all in lower case")]
 
 #[path = "../tests/simulated/mod.rs"]
 mod simulated;

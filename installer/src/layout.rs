@@ -29,6 +29,9 @@ pub const REQUEST_KEY: &str = "/run/cofferdam/request.key";
 /// Certificates and keys that were pasted, until the data volume is there; in memory.
 pub const PASTED: &str = "/run/cofferdam/pasted";
 
+/// The private key among them.
+pub const PASTED_KEY: &str = "/run/cofferdam/pasted/key.pem";
+
 /// The data volume.
 pub const DATA: &str = "/var/lib/cofferdam/data";
 /// Keys and certificates, on the data volume.

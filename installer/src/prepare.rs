@@ -46,9 +46,10 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "errors and texts come by value")]
 impl Refusal {
     /// A refusal with a hint.
-    pub fn new(code: u8, message: impl ToString, hint: impl Into<String>) -> Self {
+    pub fn new(code: u8, message: impl std::fmt::Display, hint: impl Into<String>) -> Self {
         Self { code, message: message.to_string(), hint: Some(hint.into()) }
     }
 
@@ -189,11 +190,10 @@ pub fn refuse_certificate(host: &dyn Host, config: &InstallConfig) -> Result<(),
     if let Certificates::Request { request, .. } = &config.certificates
         && host.look(certificate).map_err(Refusal::unexpected)?.is_none()
     {
-        crate::request::make(host, config, request).map_err(Refusal::unexpected)?;
         return Err(Refusal::new(
             code::PREFLIGHT,
-            format!("the certificate {certificate} is not there yet; the request for it is in {request}"),
-            "have it signed, bring the answer, and run the same command again before the machine is restarted",
+            format!("the certificate {certificate} is not there yet"),
+            format!("`cofferdam install` writes the request to {request}; have it signed and bring the answer"),
         ));
     }
     crate::step::import_files(host, config, certificate, key, roots).map(drop).map_err(|reason| {
@@ -203,6 +203,20 @@ pub fn refuse_certificate(host: &dyn Host, config: &InstallConfig) -> Result<(),
         );
         Refusal::new(code::PREFLIGHT, format!("the certificate cannot be used: {reason}"), hint)
     })
+}
+
+/// An unattended installation that waits for a certificate: writes the request for it, and ends here.
+pub fn request_certificate(host: &dyn Host, config: &InstallConfig) -> Result<(), Refusal> {
+    let Certificates::Request { request, certificate, .. } = &config.certificates else { return Ok(()) };
+    if host.look(certificate).map_err(Refusal::unexpected)?.is_some() {
+        return Ok(());
+    }
+    crate::request::make(host, config, request).map_err(Refusal::unexpected)?;
+    Err(Refusal::new(
+        code::PREFLIGHT,
+        format!("the certificate {certificate} is not there yet; the request for it was written to {request}"),
+        "have it signed, bring the answer, and run the same command again before the machine is restarted",
+    ))
 }
 
 /// An installation changes what only root may change.

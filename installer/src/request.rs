@@ -24,16 +24,15 @@ pub fn make(host: &dyn Host, config: &InstallConfig, target: &Utf8Path) -> Resul
 pub fn request(host: &dyn Host, config: &InstallConfig) -> Result<String, String> {
     let text = |error: certs::CertsError| error.to_string();
     let kept = host.read_text(layout::REQUEST_KEY.into()).map_err(|error| error.to_string())?;
-    let key = match kept {
-        Some(pem) => PrivateKey::from_pem(&pem).map_err(text)?,
-        None => {
-            let key = PrivateKey::generate("ecdsa-p256".parse().map_err(text)?).map_err(text)?;
-            let directory = Utf8Path::new(layout::REQUEST_KEY).parent().unwrap_or(Utf8Path::new("/run"));
-            host.make_directory(directory, 0o700).map_err(|error| error.to_string())?;
-            host.write(layout::REQUEST_KEY.into(), key.to_pem().as_bytes(), 0o600)
-                .map_err(|error| error.to_string())?;
-            key
-        }
+    let key = if let Some(pem) = kept {
+        PrivateKey::from_pem(&pem).map_err(text)?
+    } else {
+        let key = PrivateKey::generate("ecdsa-p256".parse().map_err(text)?).map_err(text)?;
+        let directory = Utf8Path::new(layout::REQUEST_KEY).parent().unwrap_or(Utf8Path::new("/run"));
+        let failed = |error: crate::host::HostError| error.to_string();
+        host.make_directory(directory, 0o700).map_err(failed)?;
+        host.write(layout::REQUEST_KEY.into(), key.to_pem().as_bytes(), 0o600).map_err(failed)?;
+        key
     };
     let fqdn: Fqdn = config.site.fqdn.parse().map_err(text)?;
     let mut names = ServerNames::new(fqdn);

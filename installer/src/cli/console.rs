@@ -30,6 +30,7 @@ pub(super) struct SupportBundle {
 }
 
 impl Monitor {
+    #[allow(clippy::unused_self, reason = "all commands are called alike")]
     pub(super) fn run(self) -> Outcome {
         let (mut terminal, theme) = open()?;
         let host: SharedHost = Arc::new(RealHost);
@@ -38,6 +39,7 @@ impl Monitor {
 }
 
 impl Dashboard {
+    #[allow(clippy::unused_self, reason = "all commands are called alike")]
     pub(super) fn run(self) -> Outcome {
         let host: SharedHost = Arc::new(RealHost);
         let state = super::status::installed(&*host)?;

@@ -8,6 +8,7 @@ use clap::Args;
 use super::{Failure, Outcome, code, console, print, print_json, say};
 use crate::check;
 use crate::config::InstallConfig;
+use crate::engine::question::Unattended;
 use crate::facts::{Facts, Questions};
 use crate::host::real::RealHost;
 use crate::prepare::{self, Signed};
@@ -74,6 +75,10 @@ impl Install {
         }
         let host: SharedHost = Arc::new(RealHost);
         prepare::refuse_second_run(&*host)?;
+        if !self.plan_only {
+            prepare::require_root()?;
+            prepare::request_certificate(&*host, &config)?;
+        }
         let signed = Signed::from_bundle(&config.bundle.path, &config.bundle.trust)?;
         let prepared = prepare::prepare(&*host, &config, &signed);
         if !self.json {
@@ -83,11 +88,10 @@ impl Install {
         if self.plan_only {
             return if self.json { print_json(&plan) } else { print(&plan.to_text()) };
         }
-        prepare::require_root()?;
         super::resume::refuse_without_person(&*host, &config, &plan)?;
         say(&plan.to_text());
         prepare::store(&*host, &config, &plan)?;
-        super::resume::unattended(&host, &config, &plan, &signed, self.events.as_deref())
+        super::resume::unattended(&host, &config, &plan, &signed, self.events.as_deref(), &Unattended)
     }
 }
 

@@ -42,8 +42,7 @@ fn plainly(file: Option<(&Utf8Path, InstallConfig)>, host: &SharedHost) -> Outco
         None => cancelled(),
         Some(start) => {
             prepare::store(&**host, &start.config, &start.plan)?;
-            resume::refuse_without_person(&**host, &start.config, &start.plan)?;
-            resume::unattended(host, &start.config, &start.plan, &start.signed, None)
+            resume::unattended(host, &start.config, &start.plan, &start.signed, None, &plain::Person)
         }
     }
 }
@@ -59,7 +58,7 @@ fn finish(left: Left) -> Outcome {
     match left {
         Left::Quit => cancelled(),
         Left::Checked => Ok(()),
-        Left::Ran(ended, plan) => print(&resume::closing(ended, &plan)?),
+        Left::Ran(ended, plan) => print(&resume::closing(*ended, &plan)?),
     }
 }
 

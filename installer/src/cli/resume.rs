@@ -11,7 +11,7 @@ use clap::Args;
 use super::{Failure, Outcome, code, console, print};
 use crate::config::{self, InstallConfig};
 use crate::engine::journal::{self, Journal};
-use crate::engine::question::Unattended;
+use crate::engine::question::{Answers, Unattended};
 use crate::engine::{Engine, Stop};
 use crate::headless::Console;
 use crate::host::real::RealHost;
@@ -60,7 +60,7 @@ impl Resume {
         }
         let Interrupted { config, plan, signed } = interrupted;
         refuse_without_person(&*host, &config, &plan)?;
-        unattended(&host, &config, &plan, &signed, self.events.as_deref())
+        unattended(&host, &config, &plan, &signed, self.events.as_deref(), &Unattended)
     }
 }
 
@@ -127,6 +127,7 @@ pub(super) fn unattended(
     plan: &Plan,
     signed: &Signed,
     events: Option<&Utf8Path>,
+    answers: &dyn Answers,
 ) -> Outcome {
     let _lock = run::lock(host)?;
     let events = events.map(|path| {
@@ -146,7 +147,7 @@ pub(super) fn unattended(
         plan,
         index: &signed.index,
         signed_index: (&signed.index_bytes, &signed.signature),
-        answers: &Unattended,
+        answers,
         stop: &stop,
     };
     engine

@@ -101,6 +101,10 @@ pub(super) fn run(context: &Context) -> Result<(), StepError> {
     let mut state = State::of(context.config, context.plan, context.index, &authority)
         .map_err(|error| StepError::Certificates { what: "site CA", reason: error.to_string() })?;
     state.installed = context.host.now().to_string();
+    // What stood in memory until the keystore had it; before the record, so that a crash in between does it again.
+    for path in [layout::REQUEST_KEY, layout::PASTED_KEY] {
+        context.host.remove(path.into())?;
+    }
     let text = serde_json::to_string_pretty(&state)
         .map_err(|error| StepError::State { what: error.to_string(), hint: "report this as a bug".to_owned() })?;
     Ok(context.host.write(layout::STATE.into(), format!("{text}\n").as_bytes(), 0o644)?)

@@ -2,6 +2,7 @@
 //!
 //! Invariant: what is taken out is replaced by a note of what it was; the rest of the text stays as it is.
 
+use camino::Utf8Path;
 use zeroize::Zeroizing;
 
 use crate::host::{Host, HostExt};
@@ -28,11 +29,11 @@ impl Scrubber {
     pub(super) fn of(host: &dyn Host) -> Self {
         let mut known = Vec::new();
         let keys = host.list(layout::KEYSTORE.into()).unwrap_or_default();
-        let keys = keys.iter().filter(|name| name.ends_with(".key")).map(|name| format!("{}/{name}", layout::KEYSTORE));
+        let keys = keys.iter().filter(|name| is_key(name)).map(|name| format!("{}/{name}", layout::KEYSTORE));
         for path in keys.chain(SECRET_FILES.iter().map(|path| (*path).to_owned())) {
             // What cannot be read cannot be recognised word by word; its shape still is.
             let Ok(Some(text)) = host.read_text(path.as_str().into()) else { continue };
-            let is_config = !path.ends_with(".key");
+            let is_config = !is_key(&path);
             for line in text.lines() {
                 let word = line.split_whitespace().last().unwrap_or_default().trim_matches('"');
                 let is_certificate = is_config && line.contains("certificate");
@@ -54,6 +55,10 @@ impl Scrubber {
         }
         without_shapes(&text)
     }
+}
+
+fn is_key(path: &str) -> bool {
+    Utf8Path::new(path).extension() == Some("key")
 }
 
 /// PEM private keys go from their first to their last line, also where newlines are written as `\n` in JSON.

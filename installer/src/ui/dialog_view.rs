@@ -32,18 +32,18 @@ pub(super) fn draw(dialog: &Dialog, model: &Model, theme: Theme, body: Rect, pic
         Dialog::Request(text, scrolled) => {
             let lines: Vec<Line> =
                 text.lines().skip(*scrolled).map(|line| Line::styled(line.to_owned(), theme.text())).collect();
-            show("Certificate request", lines, theme.accent(), theme, body, picture);
+            show("Certificate request", &lines, theme.accent(), theme, body, picture);
         }
         Dialog::Begin(begin) => begin_box(begin, model, theme, body, picture),
     }
 }
 
 /// A box as high as its lines, at most as high as the body.
-fn show(title: &str, lines: Vec<Line>, border: Style, theme: Theme, body: Rect, picture: &mut Buffer) {
+fn show(title: &str, lines: &[Line], border: Style, theme: Theme, body: Rect, picture: &mut Buffer) {
     let height = u16::try_from(lines.len() + 2).unwrap_or(body.height);
     let area = centred(76, height, body);
     let inner = draw_box(title, border, theme, area, picture);
-    for (offset, line) in (0..inner.height).zip(&lines) {
+    for (offset, line) in (0..inner.height).zip(lines) {
         picture.set_line(inner.x, inner.y + offset, line, inner.width);
     }
 }
@@ -75,7 +75,7 @@ fn question(
     let mut lines = paragraph(text, theme.text());
     lines.push(Line::default());
     lines.push(buttons(all, theme));
-    show(title, lines, border, theme, body, picture);
+    show(title, &lines, border, theme, body, picture);
 }
 
 fn help(model: &Model, theme: Theme, body: Rect, picture: &mut Buffer) {
@@ -96,7 +96,7 @@ fn help(model: &Model, theme: Theme, body: Rect, picture: &mut Buffer) {
         }
     }
     lines.push(keys);
-    show(&format!("Help: {}", page_name(model.page)), lines, theme.accent(), theme, body, picture);
+    show(&format!("Help: {}", page_name(model.page)), &lines, theme.accent(), theme, body, picture);
 }
 
 fn log(model: &Model, back: usize, theme: Theme, body: Rect, picture: &mut Buffer) {
@@ -113,7 +113,7 @@ fn log(model: &Model, back: usize, theme: Theme, body: Rect, picture: &mut Buffe
     if lines.is_empty() {
         lines.push(Line::styled("nothing has happened yet", theme.muted()));
     }
-    show("Log", lines, theme.accent(), theme, body, picture);
+    show("Log", &lines, theme.accent(), theme, body, picture);
 }
 
 fn accept_box(accept: &Accept, theme: Theme, body: Rect, picture: &mut Buffer) {
@@ -132,7 +132,7 @@ fn accept_box(accept: &Accept, theme: Theme, body: Rect, picture: &mut Buffer) {
     let yes = if accept.is_second { "Yes, I am sure" } else { "Let it pass" };
     lines.push(buttons(&[("No", !accept.yes), (yes, accept.yes)], theme));
     let title = if accept.is_second { "Let it pass? (2 of 2)" } else { "Let it pass? (1 of 2)" };
-    show(title, lines, theme.warn(), theme, body, picture);
+    show(title, &lines, theme.warn(), theme, body, picture);
 }
 
 /// A line of text to fill in, within a dialog.
@@ -165,7 +165,7 @@ fn save_box(save: &Save, model: &Model, theme: Theme, body: Rect, picture: &mut 
     }
     lines.push(Line::default());
     lines.push(buttons(&[("Cancel", is(SaveFocus::Cancel)), ("Save", is(SaveFocus::Save))], theme));
-    show("Save the answers", lines, theme.accent(), theme, body, picture);
+    show("Save the answers", &lines, theme.accent(), theme, body, picture);
 }
 
 fn paste_box(pem: Pem, text: &Secret, theme: Theme, body: Rect, picture: &mut Buffer) {
@@ -186,7 +186,7 @@ fn paste_box(pem: Pem, text: &Secret, theme: Theme, body: Rect, picture: &mut Bu
         lines.push(Line::styled(format!("{count} lines so far"), theme.strong()));
         lines.extend(heads.take(8).map(|line| Line::styled(cut(line, 40), theme.muted())));
     }
-    show("Paste", lines, theme.accent(), theme, body, picture);
+    show("Paste", &lines, theme.accent(), theme, body, picture);
 }
 
 fn begin_box(begin: &Begin, model: &Model, theme: Theme, body: Rect, picture: &mut Buffer) {
@@ -239,7 +239,7 @@ fn begin_box(begin: &Begin, model: &Model, theme: Theme, body: Rect, picture: &m
     lines.push(row);
     show(
         if plan.destroys.is_empty() { "Begin the installation?" } else { "Erase and install?" },
-        lines,
+        &lines,
         theme.danger(),
         theme,
         body,

@@ -278,7 +278,7 @@ fn summary(certificate: &certs::Certificate) -> Vec<(&'static str, String)> {
         ("Issuer", summary.issuer.clone()),
         ("Names", names.join(" ")),
         ("Valid until", format!("{:.0}", summary.not_after)),
-        ("Key", summary.key.to_string()),
+        ("Key", summary.key.clone()),
     ]
 }
 
@@ -324,11 +324,11 @@ fn look_into(host: &dyn Host, directory: &Utf8Path, deeper: u8, found: &mut Disc
         match kind {
             Some(EntryKind::Directory) if deeper > 0 => look_into(host, &path, deeper - 1, found),
             Some(EntryKind::File) if name == "install.yaml" || name == "cofferdam.yaml" => {
-                found.configs.extend(read_config(host, path))
+                found.configs.extend(read_config(host, path));
             }
             Some(EntryKind::File) if name.ends_with(".tar.zst") => found.bundles.push(path),
             Some(EntryKind::File) if path.extension() == Some("pub") && is_minisign_key(host, &path) => {
-                found.keys.push(path)
+                found.keys.push(path);
             }
             _ => {}
         }

@@ -17,6 +17,7 @@ use super::theme::{Mode, Theme};
 use super::update::{Effect, Message, update};
 use super::{Start, screen};
 use crate::config::Page;
+use crate::engine::question::{Answer, Answers, Question, RecoveryKeyShown};
 
 /// Columns of a line; braille displays and serial lines wrap by themselves.
 const WIDTH: usize = 76;
@@ -140,22 +141,18 @@ impl Talk<'_> {
             let controls = screen::controls(model);
             let is_open = |control: &&Control| !asked.contains(&control.field) && is_asked(control);
             let Some(control) = controls.iter().find(is_open).cloned() else { break };
-            let step = match control.kind {
-                Kind::Radio(_) => {
-                    let group = std::mem::discriminant(&control.field);
-                    let is_file = |field| matches!(field, Field::NoConfigFile | Field::ConfigFile(_));
-                    let same = |other: &&Control| {
-                        std::mem::discriminant(&other.field) == group
-                            || (is_file(other.field) && is_file(control.field))
-                    };
-                    let options: Vec<Control> = controls.iter().filter(same).cloned().collect();
-                    asked.extend(options.iter().map(|option| option.field));
-                    self.radio(model, &options)?
-                }
-                _ => {
-                    asked.push(control.field);
-                    self.control(model, &control)?
-                }
+            let step = if let Kind::Radio(_) = control.kind {
+                let group = std::mem::discriminant(&control.field);
+                let is_file = |field| matches!(field, Field::NoConfigFile | Field::ConfigFile(_));
+                let same = |other: &&Control| {
+                    std::mem::discriminant(&other.field) == group || (is_file(other.field) && is_file(control.field))
+                };
+                let options: Vec<Control> = controls.iter().filter(same).cloned().collect();
+                asked.extend(options.iter().map(|option| option.field));
+                self.radio(model, &options)?
+            } else {
+                asked.push(control.field);
+                self.control(model, &control)?
             };
             if let Some(step) = step {
                 return Ok(step);
@@ -359,6 +356,48 @@ fn name_of(job: &Job) -> &'static str {
     }
 }
 
+/// Somebody who reads lines: the recovery key is said group by group, and two of its groups are typed back.
+pub struct Person;
+
+impl Answers for Person {
+    fn ask(&self, question: Question) -> Answer {
+        let Question::RecoveryKey(shown) = question;
+        converse(&shown, &mut io::stdin().lock(), &mut io::stdout()).unwrap_or(Answer::Nobody)
+    }
+}
+
+/// The ceremony of the recovery key, line by line.
+fn converse(shown: &RecoveryKeyShown, input: &mut dyn BufRead, output: &mut dyn Write) -> io::Result<Answer> {
+    let text = shown.text();
+    writeln!(
+        output,
+        "\nThe recovery key of {} is said this once. Write it down, on paper, away from this machine.",
+        shown.disk
+    )?;
+    for (number, group) in (1..).zip(text.split('-')) {
+        writeln!(output, "  {number}. {group}")?;
+    }
+    writeln!(output, "The eight groups belong together in this order, joined by hyphens.")?;
+    let [first, second] = shown.asked();
+    loop {
+        let mut typed = [Zeroizing::new(String::with_capacity(256)), Zeroizing::new(String::with_capacity(256))];
+        for (number, line) in [first, second].into_iter().zip(&mut typed) {
+            write!(output, "Type group {number} back (\"stop\" stops the installation): ")?;
+            output.flush()?;
+            if input.read_line(line)? == 0 {
+                return Ok(Answer::Nobody);
+            }
+            if line.trim() == "stop" {
+                return Ok(Answer::Stop);
+            }
+        }
+        match shown.confirm([typed[0].trim(), typed[1].trim()]) {
+            Some(written) => return Ok(Answer::WrittenDown(written)),
+            None => writeln!(output, "That is not what was said; look at your paper and type both groups again.")?,
+        }
+    }
+}
+
 /// The terminal without echo, for as long as it lives.
 struct Quiet(Option<rustix::termios::Termios>);
 
@@ -379,5 +418,31 @@ impl Drop for Quiet {
         if let Some(before) = &self.0 {
             let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Flush, before);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Answer, RecoveryKeyShown, converse};
+
+    const KEY: &str = "cccbcdce-cfcgchci-cjckclcn-crctcucv-bcbbbdbe-bfbgbhbi-bjbkblbn-brbtbubv";
+
+    #[test]
+    fn the_recovery_key_is_said_and_typed_back() {
+        let shown = RecoveryKeyShown::new(certs::RecoveryKey::parse(KEY).unwrap(), "/dev/sdb", false).unwrap();
+        let group = |number: usize| KEY.split('-').nth(number - 1).unwrap();
+        let [first, second] = shown.asked();
+        let right = format!("{}\n{}\n", group(first), group(second));
+        let ends = |typed: &str| {
+            let mut said = Vec::new();
+            let answer = converse(&shown, &mut typed.as_bytes(), &mut said).unwrap();
+            assert!(KEY.split('-').all(|group| String::from_utf8_lossy(&said).contains(group)));
+            answer
+        };
+        assert!(matches!(ends(&right), Answer::WrittenDown(_)));
+        assert!(matches!(ends(&format!("wrong\nwrong\n{right}")), Answer::WrittenDown(_)));
+        assert!(matches!(ends("stop\n"), Answer::Stop));
+        assert!(matches!(ends("wrong\n"), Answer::Nobody));
     }
 }

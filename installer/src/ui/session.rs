@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::machine::{Answer, Cancel, Job, Machine};
 use super::model::Model;
+use super::run::signals::Signals;
 use super::run::{self, Ended, SharedHost};
 use super::terminal::Terminal;
 use super::theme::{Mode, Theme};
@@ -27,7 +28,7 @@ pub enum Left {
     /// Only the host was to be checked.
     Checked,
     /// The plan was run.
-    Ran(Ended, Plan),
+    Ran(Box<Ended>, Plan),
 }
 
 /// A tick of the model.
@@ -49,6 +50,7 @@ pub fn run(
     machine: Arc<dyn Machine>,
     host: &SharedHost,
 ) -> std::io::Result<Left> {
+    let signals = Signals::listen()?;
     let (sender, results) = mpsc::channel();
     let mut session = Session { machine, sender, results, cancels: BTreeMap::new() };
     let mut last_tick = Instant::now();
@@ -58,6 +60,10 @@ pub fn run(
         if quiet >= often {
             terminal.draw(|frame| view::draw(model, frame.area(), frame.buffer_mut()))?;
             quiet = 0;
+        }
+        // Nothing is begun yet, so both simply leave.
+        if signals.take_terminate() || signals.is_hung_up() {
+            return Ok(Left::Quit);
         }
         let mut messages: Vec<Message> = run::input::wait(TICK)?.into_iter().filter_map(message).collect();
         messages.extend(session.results.try_iter().map(|(serial, answer)| Message::Answer(serial, answer)));
@@ -117,7 +123,7 @@ impl Session {
                         model.tasks.prepare.forget();
                         // What is wanted is asked for with the next tick.
                     }
-                    ended => return Ok(Some(Left::Ran(ended, plan))),
+                    ended => return Ok(Some(Left::Ran(Box::new(ended), plan))),
                 }
             }
         }

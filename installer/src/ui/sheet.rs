@@ -280,6 +280,19 @@ impl<'a> Sheet<'a> {
         self.push(Line::from(spans), Some(field));
     }
 
+    /// Something to do with the field above it: stands in the column of the entries.
+    pub fn field_action(&mut self, field: Field, label: &str, detail: &str) {
+        self.control(field, Kind::Button, label);
+        let style = if self.is_focused(field) { self.theme.focus() } else { self.theme.accent() };
+        let spans = vec![
+            self.marker(field),
+            Span::raw(" ".repeat(LABEL + 1)),
+            Span::styled(format!("[ {label} ]"), style),
+            Span::styled(format!("  {detail}"), self.theme.muted()),
+        ];
+        self.push(Line::from(spans), Some(field));
+    }
+
     /// A button of the row at the bottom.
     pub fn button(&mut self, field: Field, label: &str) {
         self.buttons.push((field, label.to_owned()));

@@ -4,6 +4,7 @@
 //! as it was. A size of 0×0, which serial lines report, counts as 80×24.
 
 use std::io::{self, Stdout, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{DisableBracketedPaste, EnableBracketedPaste};
@@ -23,8 +24,12 @@ pub struct Terminal {
 impl Terminal {
     /// Takes the terminal. From now on a panic gives it back before it prints.
     pub fn open() -> io::Result<Self> {
-        let previous = std::panic::take_hook();
+        let (previous, owner) = (std::panic::take_hook(), std::thread::current().id());
         std::panic::set_hook(Box::new(move |panic| {
+            // A job that panics in a thread of its own is given up by who waits for it; the screen stays.
+            if IS_OURS.load(Ordering::SeqCst) && std::thread::current().id() != owner {
+                return;
+            }
             give_back();
             previous(panic);
         }));
@@ -73,7 +78,11 @@ impl Drop for Terminal {
     }
 }
 
+/// Whether the screen is ours now.
+static IS_OURS: AtomicBool = AtomicBool::new(false);
+
 fn take() -> io::Result<()> {
+    IS_OURS.store(true, Ordering::SeqCst);
     terminal::enable_raw_mode()?;
     execute!(io::stdout(), terminal::EnterAlternateScreen, EnableBracketedPaste, cursor::Hide)
         .inspect_err(|_| give_back())
@@ -81,6 +90,9 @@ fn take() -> io::Result<()> {
 
 /// Nobody is left to hear that the terminal is gone; each part is tried all the same.
 fn give_back() {
+    if !IS_OURS.swap(false, Ordering::SeqCst) {
+        return;
+    }
     let _ = execute!(io::stdout(), DisableBracketedPaste, cursor::Show, terminal::LeaveAlternateScreen);
     let _ = terminal::disable_raw_mode();
     let _ = io::stdout().flush();

@@ -249,7 +249,7 @@ mod tests {
     fn bars() {
         let theme = Theme::new(Mode::Basic);
         for (done, total, expected) in
-            [(0, 10, "....."), (5, 10, "##..."), (10, 10, "#####"), (20, 10, "#####"), (1, 0, "#####")]
+            [(0, 10, "....."), (5, 10, "##..."), (10, 10, "#####"), (20, 10, "#####"), (1, 0, ".....")]
         {
             let (full, empty) = theme.bar(done, total, 5);
             assert_eq!(full + &empty, expected, "{done}/{total}");

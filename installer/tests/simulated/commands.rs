@@ -116,10 +116,10 @@ impl SimulatedHost {
             "useradd" => {
                 let name = arguments[arguments.len() - 1].to_owned();
                 self.effect(|state| {
-                    state.put("/etc/passwd", format!("{name}:x:1000:1000::/home/{name}:/bin/bash\n").as_bytes(), 0o644)
+                    state.put("/etc/passwd", format!("{name}:x:1000:1000::/home/{name}:/bin/bash\n").as_bytes(), 0o644);
                 })?;
                 self.effect(|state| {
-                    state.put("/etc/shadow", format!("{name}:!:20000:0:99999:7:::\n").as_bytes(), 0o640)
+                    state.put("/etc/shadow", format!("{name}:!:20000:0:99999:7:::\n").as_bytes(), 0o640);
                 })?;
                 self.effect(|state| {
                     state.directory(&format!("/home/{name}"), 0o700);
@@ -133,7 +133,7 @@ impl SimulatedHost {
                 assert_eq!(arguments, ["--encrypted"]);
                 let line = String::from_utf8(input.to_vec()).unwrap();
                 self.effect(|state| {
-                    state.put("/etc/shadow", format!("{}:20000:0:99999:7:::\n", line.trim()).as_bytes(), 0o640)
+                    state.put("/etc/shadow", format!("{}:20000:0:99999:7:::\n", line.trim()).as_bytes(), 0o640);
                 })?;
                 Ok(good())
             }

@@ -254,7 +254,7 @@ impl Driver {
                 let off = Command::new("systemctl").arg("poweroff");
                 match self.host.run(&off, &mut |_| {}) {
                     Ok(output) if output.success() => return Ok(Some(Ended::PowerOff)),
-                    Ok(output) => self.session.notice = output.stderr.trim().to_owned(),
+                    Ok(output) => output.stderr.trim().clone_into(&mut self.session.notice),
                     Err(error) => self.session.notice = error.to_string(),
                 }
             }

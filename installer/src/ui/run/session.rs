@@ -25,6 +25,7 @@ const PLACE_LIMIT: usize = 200;
 
 /// The pages of a run.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a state of its own")]
 pub struct Session {
     /// The run.
     pub run: Run,
@@ -275,6 +276,8 @@ impl Session {
             Outcome::Stopped { .. } => return vec![Effect::Leave],
             Outcome::Finished if self.finished.is_none() => {
                 self.finished = Some(self.now.max(time));
+                // Keys that were pressed while it ran do not count.
+                self.is_counting = true;
                 self.now = self.now.max(time);
                 self.log = None;
                 self.dialog = None;
@@ -347,12 +350,12 @@ impl Session {
         match self.page() {
             Page::Progress => Vec::new(),
             Page::RecoveryKey => {
-                let answer = self.ceremony.as_mut().and_then(|ceremony| match command {
-                    Some(command) => ceremony.command(command),
-                    None => {
+                let answer = self.ceremony.as_mut().and_then(|ceremony| {
+                    let Some(command) = command else {
                         ceremony.key(key);
-                        None
-                    }
+                        return None;
+                    };
+                    ceremony.command(command)
                 });
                 let Some(answer) = answer else { return Vec::new() };
                 self.ceremony = None;
@@ -433,7 +436,7 @@ impl Session {
                 let place = Utf8PathBuf::from(place.trim());
                 self.dialog = None;
                 self.is_saving = true;
-                self.notice = "collecting the support bundle".to_owned();
+                "collecting the support bundle".clone_into(&mut self.notice);
                 return vec![Effect::Save(place)];
             }
             (Dialog::SaveTo { place }, None, KeyCode::Char(letter)) if place.len() < PLACE_LIMIT => place.push(letter),

@@ -51,18 +51,18 @@ pub(super) fn fill(sheet: &mut Sheet) {
         }
         CertificateMode::Request => {
             sheet.text_field(Field::Request, "Write request to", "");
-            sheet.action(Field::MakeRequest, "Make the request", "the key stays on this machine");
+            sheet.field_action(Field::MakeRequest, "Make the request", "the key stays on this machine");
             sheet.progress(&model.tasks.request, "making the request");
             sheet.gap();
-            sheet.text_field(Field::Certificate, "Signed certificate", "the answer with its intermediates, PEM");
-            sheet.action(Field::Paste(Pem::Certificate), "Paste it", "");
+            sheet.text_field(Field::Certificate, "Signed certificate", "");
+            sheet.field_action(Field::Paste(Pem::Certificate), "Paste it", "the answer with its intermediates, PEM");
             roots(sheet);
         }
         CertificateMode::Import => {
-            sheet.text_field(Field::Certificate, "Certificate", "with its intermediates, PEM");
-            sheet.action(Field::Paste(Pem::Certificate), "Paste it", "");
-            sheet.text_field(Field::Key, "Private key", "not encrypted, PEM");
-            sheet.action(Field::Paste(Pem::Key), "Paste it", "it is not shown");
+            sheet.text_field(Field::Certificate, "Certificate", "");
+            sheet.field_action(Field::Paste(Pem::Certificate), "Paste it", "with its intermediates, PEM");
+            sheet.text_field(Field::Key, "Private key", "");
+            sheet.field_action(Field::Paste(Pem::Key), "Paste it", "not encrypted, PEM; it is not shown");
             roots(sheet);
         }
     }
@@ -73,8 +73,8 @@ pub(super) fn fill(sheet: &mut Sheet) {
 }
 
 fn roots(sheet: &mut Sheet) {
-    sheet.text_field(Field::Roots, "Root certificate", "what clients trust, PEM");
-    sheet.action(Field::Paste(Pem::Roots), "Paste it", "");
+    sheet.text_field(Field::Roots, "Root certificate", "");
+    sheet.field_action(Field::Paste(Pem::Roots), "Paste it", "what clients trust, PEM");
 }
 
 fn judgement(sheet: &mut Sheet) {

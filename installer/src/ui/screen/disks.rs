@@ -65,7 +65,7 @@ fn disks(sheet: &mut Sheet) {
             sheet.progress(&model.tasks.probe, "looking at the disks");
         }
         Some(Probed::Unknown { reason }) => {
-            sheet.text(&format!("the disks cannot be listed: {reason}"), sheet.theme.bad())
+            sheet.text(&format!("the disks cannot be listed: {reason}"), sheet.theme.bad());
         }
         Some(Probed::Known(disks)) if disks.is_empty() => sheet.text("this machine has no disk", sheet.theme.bad()),
         Some(Probed::Known(disks)) => {

@@ -20,12 +20,11 @@ pub(super) fn fill(sheet: &mut Sheet) {
     let model = sheet.model;
     sheet.lead("What shall be done on this machine?");
     let found = model.tasks.discover.result();
-    match found.and_then(|found| found.installed.as_ref()) {
-        Some(site) => sheet.unavailable("Install a site", &format!("site {site} is installed here already")),
-        None => {
-            let detail = "answers first, then the plan, then a confirmation";
-            sheet.radio(Field::Mode(Mode::Install), model.mode == Mode::Install, "Install a site", detail);
-        }
+    if let Some(site) = found.and_then(|found| found.installed.as_ref()) {
+        sheet.unavailable("Install a site", &format!("site {site} is installed here already"));
+    } else {
+        let detail = "answers first, then the plan, then a confirmation";
+        sheet.radio(Field::Mode(Mode::Install), model.mode == Mode::Install, "Install a site", detail);
     }
     sheet.radio(Field::Mode(Mode::Check), model.mode == Mode::Check, "Only check this host", "nothing is changed");
     sheet.note("Upgrade: cofferdam upgrade. Further commands: cofferdam --help.");

@@ -6,13 +6,13 @@ mod pictures;
 mod properties;
 mod snapshots;
 
-use std::cell::RefCell;
+use std::sync::Mutex;
 
 use bundle::index::Index;
 use camino::{Utf8Path, Utf8PathBuf};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use ratatui::buffer::Buffer;
+use ratatui::buffer::{Buffer, Cell};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::answers::Answers;
@@ -39,7 +39,7 @@ pub(super) struct Fixture {
     pub(super) found: Discovered,
     pub(super) head: Result<(), Refusal>,
     pub(super) judged: Judged,
-    pub(super) kept: std::sync::Mutex<RefCell<Vec<(Utf8PathBuf, Vec<u8>)>>>,
+    pub(super) kept: Mutex<Vec<(Utf8PathBuf, Vec<u8>)>>,
 }
 
 impl Fixture {
@@ -64,7 +64,7 @@ impl Fixture {
                     ("Key", "ECDSA P-256".to_owned()),
                 ],
             },
-            kept: std::sync::Mutex::default(),
+            kept: Mutex::default(),
         }
     }
 
@@ -125,7 +125,7 @@ impl Machine for Fixture {
     }
 
     fn keep(&self, path: &Utf8Path, content: &[u8], _: u32) -> Result<(), String> {
-        self.kept.lock().unwrap().borrow_mut().push((path.to_owned(), content.to_vec()));
+        self.kept.lock().unwrap().push((path.to_owned(), content.to_vec()));
         Ok(())
     }
 
@@ -224,7 +224,7 @@ impl Operator {
 /// The text of a picture, without the blanks at the ends of lines.
 pub(super) fn text(picture: &Buffer) -> String {
     let width = usize::from(picture.area.width);
-    let lines = picture.content.chunks(width).map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>());
+    let lines = picture.content.chunks(width).map(|row| row.iter().map(Cell::symbol).collect::<String>());
     lines.map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 

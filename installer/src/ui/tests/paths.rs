@@ -81,7 +81,7 @@ fn by_keys_and_by_file_the_plan_is_the_same() {
     let mut operator = to_the_plan();
     operator.control('o');
     operator.enter();
-    let (path, saved) = operator.machine.kept.lock().unwrap().borrow().last().cloned().unwrap();
+    let (path, saved) = operator.machine.kept.lock().unwrap().last().cloned().unwrap();
     assert_eq!(path, "/media/cofferdam/install.yaml");
     let saved = String::from_utf8(saved).unwrap();
     assert!(!saved.contains("Still open"), "{saved}");
@@ -107,7 +107,7 @@ fn an_unfinished_file_says_what_is_open_and_no_token_if_not_wanted() {
     operator.press(KeyCode::Up);
     operator.press(KeyCode::Char(' '));
     operator.control('n');
-    let (_, saved) = operator.machine.kept.lock().unwrap().borrow().last().cloned().unwrap();
+    let (_, saved) = operator.machine.kept.lock().unwrap().last().cloned().unwrap();
     let saved = String::from_utf8(saved).unwrap();
     assert!(saved.contains("# Still open: site.fqdn"), "{saved}");
     assert!(saved.contains("erase: ''"), "{saved}");
@@ -251,7 +251,7 @@ fn a_pasted_key_is_kept_and_never_drawn() {
     assert!(seen.contains("3 lines so far") && !seen.contains("c2VjcmV0"), "{seen}");
     operator.control('n');
     assert_eq!(operator.model.answers.key, "/run/cofferdam/pasted/key.pem");
-    let kept = operator.machine.kept.lock().unwrap().borrow().last().cloned().unwrap();
+    let kept = operator.machine.kept.lock().unwrap().last().cloned().unwrap();
     assert_eq!(kept, ("/run/cofferdam/pasted/key.pem".into(), pem.as_bytes().to_vec()));
     assert!(!text(&operator.picture(120, 40)).contains("c2VjcmV0"));
 }
@@ -386,7 +386,7 @@ impl std::io::Read for Answerer {
         } else {
             "\n"
         };
-        if let Some(rest) = PENDING.with_borrow_mut(|pending| pending.pop_front()) {
+        if let Some(rest) = PENDING.with_borrow_mut(std::collections::VecDeque::pop_front) {
             buffer[0] = rest;
             return Ok(1);
         }

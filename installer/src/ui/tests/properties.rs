@@ -1,11 +1,14 @@
 //! Any keys, pastes, sizes and answers in any order.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use zeroize::Zeroizing;
 
 use super::{Fixture, Operator, answered, example};
 use crate::config::Page;
+use crate::ui::answers::ChosenDisk;
 use crate::ui::dialog::{BeginFocus, Dialog};
 use crate::ui::field::Field;
 use crate::ui::model::Model;
@@ -85,20 +88,41 @@ fn message(event: Event) -> Message {
     }
 }
 
-/// Whether the next key may start the engine.
-fn is_confirmed(model: &Model) -> bool {
-    matches!(&model.dialog, Some(Dialog::Begin(begin)) if begin.is_confirmed() && begin.focus == BeginFocus::Yes)
-        && model.prepared().is_some_and(|prepared| prepared.plan.is_ok())
+/// What is looked at again after a message.
+struct Before {
+    focus: Option<Field>,
+    texts: Vec<Option<String>>,
+    edited: BTreeSet<Field>,
+    disk: Option<ChosenDisk>,
+    pastes: bool,
+    /// The next key may start the engine.
+    is_confirmed: bool,
 }
 
-/// Whether the entry of a field may be another after the next message.
-fn may_change(before: &Model, field: Field) -> bool {
-    let focus = before.focused();
-    let takes_file = matches!(focus, Some(Field::ConfigFile(_) | Field::NoConfigFile));
-    let chooses = matches!((focus, field), (Some(Field::Bundle(_)), Field::BundlePath));
-    let pastes =
-        matches!((&before.dialog, field), (Some(Dialog::Paste(..)), Field::Certificate | Field::Key | Field::Roots));
-    focus == Some(field) || takes_file || chooses || pastes || !before.edited.contains(&field) && is_derived(field)
+impl Before {
+    fn of(model: &Model) -> Self {
+        let confirms = matches!(&model.dialog, Some(Dialog::Begin(begin)) if begin.is_confirmed() && begin.focus == BeginFocus::Yes);
+        Self {
+            focus: model.focused(),
+            texts: TEXT_FIELDS.iter().map(|field| model.text(*field).cloned()).collect(),
+            edited: model.edited.clone(),
+            disk: model.answers.disk.clone(),
+            pastes: matches!(model.dialog, Some(Dialog::Paste(..))),
+            is_confirmed: confirms && model.prepared().is_some_and(|prepared| prepared.plan.is_ok()),
+        }
+    }
+
+    fn takes_file(&self) -> bool {
+        matches!(self.focus, Some(Field::ConfigFile(_) | Field::NoConfigFile))
+    }
+
+    /// Whether the entry of a field may be another after the message.
+    fn may_change(&self, field: Field) -> bool {
+        let chooses = matches!((self.focus, field), (Some(Field::Bundle(_)), Field::BundlePath));
+        let pastes = self.pastes && matches!(field, Field::Certificate | Field::Key | Field::Roots);
+        let follows = !self.edited.contains(&field) && is_derived(field);
+        self.focus == Some(field) || self.takes_file() || chooses || pastes || follows
+    }
 }
 
 /// Fields whose default follows from others until they are edited.
@@ -122,17 +146,18 @@ proptest! {
         };
         operator.open(page);
         for (number, event) in events.into_iter().enumerate() {
-            let before = operator.model.clone();
+            let before = Before::of(&operator.model);
             operator.tell(message(event.clone()));
             let after = &operator.model;
-            for field in TEXT_FIELDS {
-                if before.text(field) != after.text(field) {
-                    prop_assert!(may_change(&before, field), "{event:?} changed {field:?} with the focus on {:?}", before.focused());
+            for (field, text) in TEXT_FIELDS.iter().zip(&before.texts) {
+                if after.text(*field) != text.as_ref() {
+                    prop_assert!(before.may_change(*field), "{event:?} changed {field:?} with the focus on {:?}", before.focus);
                 }
             }
-            prop_assert!(before.answers.disk == after.answers.disk || matches!(before.focused(), Some(Field::Disk(_) | Field::ConfigFile(_) | Field::NoConfigFile)));
+            let chooses = before.takes_file() || matches!(before.focus, Some(Field::Disk(_)));
+            prop_assert!(before.disk == after.answers.disk || chooses, "{event:?} chose another disk");
             if let Some(start) = operator.started.take() {
-                prop_assert!(is_confirmed(&before), "{event:?} began on {:?}", before.dialog);
+                prop_assert!(before.is_confirmed, "{event:?} began without the confirmation");
                 let erase = start.config.storage.disk.map(|disk| disk.erase).unwrap_or_default();
                 prop_assert!(start.plan.destroys.iter().all(|disk| disk.serial.ends_with(&erase) && erase.len() >= 4));
             }
