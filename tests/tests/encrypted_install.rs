@@ -67,9 +67,9 @@ fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
     let mut site = EncryptedSite::bare(&sample, path).unwrap();
     note(&mut site, began, "booted");
     site.start("install --config /root/install.yaml").unwrap();
-    site.wait_for_step("data.bind", 6 * MINUTE).unwrap();
+    site.wait_for_step("data.bind", 20 * MINUTE).unwrap();
     note(&mut site, began, "encrypted");
-    site.wait_for_step("images.pull", 10 * MINUTE).unwrap();
+    site.wait_for_step("images.pull", 20 * MINUTE).unwrap();
     note(&mut site, began, "images pulled");
     eprintln!("{}", site.machine.run_ok("grep -F ' ok, ' -B3 /root/install.log", MINUTE).unwrap());
 
