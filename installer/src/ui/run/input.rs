@@ -16,18 +16,22 @@ pub fn wait(limit: Duration) -> io::Result<Vec<Event>> {
     let limit = Timespec::try_from(limit).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     match poll(&mut line, Some(&limit)) {
         // A signal came, for example a new size.
-        Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
-        other => other?,
-    };
+        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Err(error) => return Err(error.into()),
+    }
     let came = line[0].revents();
     if came.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the terminal is gone"));
     }
     let mut events = Vec::new();
-    if came.contains(PollFlags::IN) {
-        while event::poll(Duration::ZERO)? {
-            events.push(event::read()?);
-        }
+    // Also when no key came: crossterm hears of a new size by itself, and one that it was not asked for hides the next key
+    // from it (it drops what else an edge-triggered epoll said in the same breath).
+    while event::poll(Duration::ZERO)? {
+        events.push(event::read()?);
+    }
+    if events.is_empty() && came.contains(PollFlags::IN) {
+        // Hidden all the same: the next key brings it along. Until then this must not turn in circles.
+        std::thread::sleep(Duration::from_millis(50));
     }
     Ok(events)
 }

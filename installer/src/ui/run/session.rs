@@ -276,6 +276,8 @@ impl Session {
             Outcome::Stopped { .. } => return vec![Effect::Leave],
             Outcome::Finished if self.finished.is_none() => {
                 self.finished = Some(self.now.max(time));
+                // Keys that were pressed while it ran do not count.
+                self.is_counting = true;
                 self.now = self.now.max(time);
                 self.log = None;
                 self.dialog = None;

@@ -281,6 +281,7 @@ fn a_failure_offers_what_can_be_done_and_nothing_else() {
 #[test]
 fn the_countdown_ends_at_the_dashboard_and_any_key_stops_it() {
     let mut session = session(Mode::Colour);
+    press(&mut session, KeyCode::F(5));
     let now = bring_to(&mut session, "");
     assert_eq!((session.page(), session.countdown()), (Page::Done, Some(60)));
     session.update(Input::Tick(clock(now + 59)));
