@@ -14,11 +14,12 @@ use bundle::index::Index;
 use bundle::oci::Digest;
 use camino::{Utf8Path, Utf8PathBuf};
 use installer::config::InstallConfig;
+use installer::engine::Stop;
 use installer::facts::network::Name;
 use installer::facts::{Facts, Probed, Questions};
 use installer::host::{Command, Entry, Host, HostError, HttpsAnswer, HttpsRequest, Output};
 use installer::prepare::{self, Prepared, Refusal, Signed};
-use installer::ui::machine::{self, BundleQuestion, Cancel, Discovered, Judged, Machine};
+use installer::ui::machine::{self, BundleQuestion, Discovered, Judged, Machine};
 use installer::ui::model::Model;
 use installer::ui::run::SharedHost;
 use installer::ui::session;
@@ -167,10 +168,10 @@ impl Machine for DemoMachine {
         Ok(self.signed.clone())
     }
 
-    fn verify(&self, _: &BundleQuestion, cancel: &Cancel, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
+    fn verify(&self, _: &BundleQuestion, stop: &Stop, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
         let total = self.signed.bytes;
         for part in 0..=40 {
-            if cancel.is_cancelled() {
+            if stop.is_requested() {
                 break;
             }
             progress(total / 40 * part, total);

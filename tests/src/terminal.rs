@@ -1,11 +1,13 @@
 //! A person at a terminal: the real program in a pseudo terminal, its screen as `vt100` understands it, and keys.
 //!
 //! Invariant: a wait looks at the whole screen as a person would, and its error carries that screen. Dropping a terminal is
-//! a line that drops: the program gets SIGHUP and is not waited for. Called by the tests of the terminal installer.
+//! a line that drops: the program gets SIGHUP and its reads fail; it is not waited for. Called by the tests of the terminal
+//! installer.
 
 use std::io::{Read as _, Write as _};
 use std::num::NonZeroU16;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -43,6 +45,8 @@ pub struct Terminal {
     keyboard: Box<dyn std::io::Write + Send>,
     master: Box<dyn MasterPty + Send>,
     child: Box<dyn Child + Send + Sync>,
+    /// The reader holds the line too; it lets go at the next byte once this is set.
+    is_dropped: Arc<AtomicBool>,
 }
 
 struct Screen {
@@ -74,16 +78,21 @@ impl Terminal {
         let screen =
             Arc::new(Mutex::new(Screen { parser: vt100::Parser::new(cells(rows)?, cells(cols)?, 0), raw: Vec::new() }));
         let shared = Arc::clone(&screen);
+        let is_dropped = Arc::new(AtomicBool::new(false));
+        let lets_go = Arc::clone(&is_dropped);
         std::thread::spawn(move || {
             let mut buffer = [0; 8192];
             while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if lets_go.load(Ordering::SeqCst) {
+                    return;
+                }
                 let mut screen = lock(&shared);
                 let bytes = buffer.get(..count).unwrap_or_default();
                 screen.parser.process(bytes);
                 screen.raw.extend_from_slice(bytes);
             }
         });
-        Ok(Self { screen, keyboard, master: pair.master, child })
+        Ok(Self { screen, keyboard, master: pair.master, child, is_dropped })
     }
 
     /// The screen as text, one line a row.
@@ -135,6 +144,11 @@ impl Terminal {
         self.wait_until(&format!("{text:?}"), limit, |screen| screen.contains(text))
     }
 
+    /// The program's id.
+    pub fn process_id(&self) -> Option<u32> {
+        self.child.process_id()
+    }
+
     /// Types.
     pub fn send(&mut self, keys: &str) -> Result<()> {
         self.keyboard.write_all(keys.as_bytes()).and_then(|()| self.keyboard.flush()).context("cannot type")
@@ -159,6 +173,14 @@ impl Terminal {
             }
             sleep(Duration::from_millis(50));
         }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.is_dropped.store(true, Ordering::SeqCst);
+        // Ctrl-L: the picture that comes back is what the reader lets go at.
+        let _ = self.send("\u{c}");
     }
 }
 

@@ -171,7 +171,9 @@ fn ssh_key_problem(line: &str) -> Option<&'static str> {
 
 fn storage_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static str, String)) {
     if let Some(disk) = &config.storage.disk {
-        if disk.erase.chars().count() < 4 {
+        // A shorter one is taken where the serial number is no longer.
+        let is_whole = disk.matches.iter().any(|spec| spec.serial.as_ref() == Some(&disk.erase));
+        if disk.erase.chars().count() < 4 && !is_whole {
             problem(
                 "storage.disk.erase",
                 "wants the last four or more characters of the disk's serial number".to_owned(),

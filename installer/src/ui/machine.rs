@@ -3,9 +3,6 @@
 //!
 //! Called by the event loop in a thread of its own for each [`Job`]; the tests and the demo bring a machine of their own.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use bundle::keys::TrustedKeys;
 use bundle::load::LoadOptions;
 use camino::{Utf8Path, Utf8PathBuf};
@@ -13,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::secret::Secret;
 use crate::config::{self, InstallConfig};
+use crate::engine::Stop;
 use crate::facts::{Facts, Questions};
 use crate::host::real::RealHost;
 use crate::host::{EntryKind, Host, HostExt};
@@ -112,22 +110,6 @@ pub enum Answer {
     Prepared(Box<Prepared>),
 }
 
-/// A wish to stop that the worker looks at.
-#[derive(Debug, Clone, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Stop.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether to stop.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
 /// The machine as the TUI needs it.
 pub trait Machine: Send + Sync {
     /// What media carry.
@@ -137,12 +119,7 @@ pub trait Machine: Send + Sync {
     /// The verified head of a bundle.
     fn head(&self, bundle: &BundleQuestion) -> Result<Signed, Refusal>;
     /// All of a bundle; `progress` takes bytes done and in all.
-    fn verify(
-        &self,
-        bundle: &BundleQuestion,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), Refusal>;
+    fn verify(&self, bundle: &BundleQuestion, stop: &Stop, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal>;
     /// The operator's certificate.
     fn judge(&self, config: &InstallConfig) -> Judged;
     /// Makes a certificate request and writes it.
@@ -153,13 +130,13 @@ pub trait Machine: Send + Sync {
     fn prepare(&self, config: &InstallConfig, signed: &Signed) -> Prepared;
 
     /// Does a job; what comes of it, and how far it is, goes to `tell`.
-    fn work(&self, job: Job, cancel: &Cancel, tell: &mut dyn FnMut(Answer)) {
+    fn work(&self, job: Job, stop: &Stop, tell: &mut dyn FnMut(Answer)) {
         let answer = match job {
             Job::Discover => Answer::Discovered(self.discover()),
             Job::Probe(questions) => Answer::Facts(Box::new(self.probe(&questions))),
             Job::Head(bundle) => Answer::Head(Box::new(self.head(&bundle))),
             Job::Verify(bundle) => {
-                let result = self.verify(&bundle, cancel, &mut |done, total| tell(Answer::Verifying(done, total)));
+                let result = self.verify(&bundle, stop, &mut |done, total| tell(Answer::Verifying(done, total)));
                 Answer::Verified(result)
             }
             Job::Judge(config) => Answer::Judged(self.judge(&config)),
@@ -195,13 +172,8 @@ impl Machine for ThisMachine {
         Signed::from_bundle(&bundle.path, &bundle.trust)
     }
 
-    fn verify(
-        &self,
-        bundle: &BundleQuestion,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<(), Refusal> {
-        verify(bundle, cancel, progress)
+    fn verify(&self, bundle: &BundleQuestion, stop: &Stop, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
+        verify(bundle, stop, progress)
     }
 
     fn judge(&self, config: &InstallConfig) -> Judged {
@@ -222,11 +194,11 @@ impl Machine for ThisMachine {
 }
 
 /// Verifies a whole bundle file; stops at the next read when it is cancelled.
-pub fn verify(bundle: &BundleQuestion, cancel: &Cancel, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
-    struct Stoppable<'a>(std::fs::File, &'a Cancel);
+pub fn verify(bundle: &BundleQuestion, stop: &Stop, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
+    struct Stoppable<'a>(std::fs::File, &'a Stop);
     impl std::io::Read for Stoppable<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-            if self.1.is_cancelled() { Err(std::io::Error::other("cancelled")) } else { self.0.read(buffer) }
+            if self.1.is_requested() { Err(std::io::Error::other("cancelled")) } else { self.0.read(buffer) }
         }
     }
     let trust = TrustedKeys::load(&bundle.trust)?;
@@ -235,7 +207,7 @@ pub fn verify(bundle: &BundleQuestion, cancel: &Cancel, progress: &mut dyn FnMut
         Refusal::new(prepare::code::CONFIG, message, "is the medium there?")
     })?;
     let mut last = 0;
-    bundle::verify(Stoppable(file, cancel), &trust, &LoadOptions::default(), &mut |state| {
+    bundle::verify(Stoppable(file, stop), &trust, &LoadOptions::default(), &mut |state| {
         // A step each MiB is more than any screen shows.
         if state.bytes_done == state.bytes_total || state.bytes_done >= last + (1 << 20) {
             last = state.bytes_done;

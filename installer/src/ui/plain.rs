@@ -10,13 +10,14 @@ use zeroize::Zeroizing;
 
 use super::dialog::{BeginFocus, Dialog};
 use super::field::{Field, page_name};
-use super::machine::{Cancel, Job, Machine};
+use super::machine::{Job, Machine};
 use super::model::Model;
 use super::sheet::{Control, Kind};
 use super::theme::{Mode, Theme};
 use super::update::{Effect, Message, update};
 use super::{Start, screen};
 use crate::config::Page;
+use crate::engine::Stop;
 use crate::engine::question::{Answer, Answers, Question, RecoveryKeyShown};
 
 /// Columns of a line; braille displays and serial lines wrap by themselves.
@@ -98,7 +99,7 @@ impl Talk<'_> {
                         let what = name_of(&job);
                         self.say(&format!("... {what}"))?;
                         let mut answers = Vec::new();
-                        self.machine.work(job, &Cancel::default(), &mut |answer| answers.push(answer));
+                        self.machine.work(job, &Stop::default(), &mut |answer| answers.push(answer));
                         for answer in answers {
                             next.extend(update(model, Message::Answer(serial, answer)));
                         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ratatui::crossterm::event::Event;
 use zeroize::Zeroizing;
 
-use super::machine::{Answer, Cancel, Job, Machine};
+use super::machine::{Answer, Job, Machine};
 use super::model::Model;
 use super::run::signals::Signals;
 use super::run::{self, Ended, SharedHost};
@@ -18,6 +18,7 @@ use super::terminal::Terminal;
 use super::theme::{Mode, Theme};
 use super::update::{Effect, Message, update};
 use super::view;
+use crate::engine::Stop;
 use crate::plan::Plan;
 
 /// How the installer was left.
@@ -40,7 +41,7 @@ struct Session {
     machine: Arc<dyn Machine>,
     sender: Sender<(u64, Answer)>,
     results: Receiver<(u64, Answer)>,
-    cancels: BTreeMap<u64, Cancel>,
+    stops: BTreeMap<u64, Stop>,
 }
 
 /// Shows the pages until the operator leaves, or the engine has run.
@@ -52,7 +53,7 @@ pub fn run(
 ) -> std::io::Result<Left> {
     let signals = Signals::listen()?;
     let (sender, results) = mpsc::channel();
-    let mut session = Session { machine, sender, results, cancels: BTreeMap::new() };
+    let mut session = Session { machine, sender, results, stops: BTreeMap::new() };
     let mut last_tick = Instant::now();
     let mut quiet = u32::MAX;
     loop {
@@ -103,8 +104,8 @@ impl Session {
         match effect {
             Effect::Run(serial, job) => self.begin(serial, job),
             Effect::Cancel(serial) => {
-                if let Some(cancel) = self.cancels.remove(&serial) {
-                    cancel.cancel();
+                if let Some(stop) = self.stops.remove(&serial) {
+                    stop.request();
                 }
             }
             Effect::Redraw => terminal.redraw()?,
@@ -132,13 +133,13 @@ impl Session {
 
     /// A thread for each job. One that is given up ends by itself, at the latest with the program.
     fn begin(&mut self, serial: u64, job: Job) {
-        let cancel = Cancel::default();
-        self.cancels.retain(|other, _| serial.saturating_sub(*other) < 64);
-        self.cancels.insert(serial, cancel.clone());
+        let stop = Stop::default();
+        self.stops.retain(|other, _| serial.saturating_sub(*other) < 64);
+        self.stops.insert(serial, stop.clone());
         let (machine, sender) = (Arc::clone(&self.machine), self.sender.clone());
         std::thread::spawn(move || {
             // The pages may have been left by now.
-            machine.work(job, &cancel, &mut |answer| drop(sender.send((serial, answer))));
+            machine.work(job, &stop, &mut |answer| drop(sender.send((serial, answer))));
         });
     }
 }

@@ -84,6 +84,11 @@ impl<Q: PartialEq + Clone, T> Task<Q, T> {
         self.is_stale = true;
     }
 
+    /// Whether it is to be asked again.
+    pub fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
     /// What runs.
     pub fn running(&self) -> Option<&Running<Q>> {
         self.running.as_ref()

@@ -59,7 +59,9 @@ impl Terminal {
 
     /// Draws everything anew with the next picture: noise on a serial line is wiped away.
     pub fn redraw(&mut self) -> io::Result<()> {
-        self.inner.clear()
+        // Not `clear`, which asks the terminal where its cursor is: a serial line that does not answer costs two seconds and
+        // is an error, and one that dropped meanwhile is waited for without an end (crossterm 0.29).
+        self.inner.resize(self.area)
     }
 
     /// Gives the terminal back for as long as `other` runs, for example a shell.
@@ -67,7 +69,7 @@ impl Terminal {
         give_back();
         let result = other();
         take()?;
-        self.inner.clear()?;
+        self.redraw()?;
         Ok(result)
     }
 }

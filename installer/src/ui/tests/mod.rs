@@ -17,13 +17,14 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::answers::Answers;
 use super::field::{Field, page_of};
-use super::machine::{BundleQuestion, Cancel, Discovered, FoundConfig, Judged, Machine};
+use super::machine::{BundleQuestion, Discovered, FoundConfig, Judged, Machine};
 use super::model::Model;
 use super::run::Start;
 use super::theme::Mode;
 use super::update::{Effect, Message, update};
 use super::view;
 use crate::config::{self, InstallConfig, Page};
+use crate::engine::Stop;
 use crate::facts::network::Name;
 use crate::facts::{Facts, Probed, Questions};
 use crate::host::real::RealHost;
@@ -111,7 +112,7 @@ impl Machine for Fixture {
         self.head.clone().map(|()| self.signed())
     }
 
-    fn verify(&self, _: &BundleQuestion, _: &Cancel, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
+    fn verify(&self, _: &BundleQuestion, _: &Stop, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
         progress(650_000_000, 1_300_000_000);
         Ok(())
     }
@@ -160,7 +161,7 @@ impl Operator {
                 match effect {
                     Effect::Run(serial, job) => {
                         let mut answers = Vec::new();
-                        self.machine.work(job, &Cancel::default(), &mut |answer| answers.push(answer));
+                        self.machine.work(job, &Stop::default(), &mut |answer| answers.push(answer));
                         for answer in answers {
                             next.extend(update(&mut self.model, Message::Answer(serial, answer)));
                         }

@@ -238,6 +238,44 @@ fn several_free_disks_are_never_chosen_between() {
 }
 
 #[test]
+fn a_disk_that_was_freed_is_seen_when_looked_at_again() {
+    let mut machine = Fixture::new();
+    let taken = |machine: &mut Fixture, why: Option<String>| {
+        let Probed::Known(disks) = &mut machine.facts.disks else { panic!("known") };
+        disks[1].in_use = why;
+    };
+    taken(&mut machine, Some("sdb1 is mounted at /srv".to_owned()));
+    let mut operator = Operator::at(machine, Mode::Colour);
+    operator.open(Page::Disks);
+    assert_eq!(operator.model.answers.disk, None);
+    taken(&mut operator.machine, None);
+    operator.control('r');
+    assert_eq!(operator.model.answers.disk.as_ref().unwrap().path, "/dev/sdb");
+}
+
+#[test]
+fn a_disk_with_a_short_serial_number_or_none_has_a_token() {
+    for (serial, token, wrong) in [(Some("X1"), "X1", "1"), (None, "/dev/sdb", "sdb")] {
+        let mut machine = Fixture::new();
+        let Probed::Known(disks) = &mut machine.facts.disks else { panic!("known") };
+        disks[1].serial = serial.map(str::to_owned);
+        let mut operator = Operator::at(machine, Mode::Colour);
+        operator.model.answers.fqdn = "mgmt.rack7.example.com".to_owned();
+        operator.open(Page::Review);
+        for (typed, begins) in [(wrong, false), (token, true)] {
+            operator.press(KeyCode::Esc);
+            operator.open(Page::Review);
+            operator.control('n');
+            operator.write(typed);
+            operator.enter();
+            operator.enter();
+            assert_eq!(operator.started.is_some(), begins, "{typed}: {}", text(&operator.picture(80, 30)));
+        }
+        assert_eq!(operator.started.unwrap().config.storage.disk.unwrap().erase, token);
+    }
+}
+
+#[test]
 fn a_pasted_key_is_kept_and_never_drawn() {
     let mut operator = answered();
     operator.open(Page::Certificates);

@@ -82,11 +82,6 @@ pub fn update(model: &mut Model, message: Message) -> Vec<Effect> {
     effects
 }
 
-/// The first work of a fresh model.
-pub fn begin_work(model: &mut Model) -> Vec<Effect> {
-    update(model, Message::Tick)
-}
-
 /// What cannot be seen must not be changed.
 fn is_too_small(model: &Model) -> bool {
     model.size.0 < terminal::SMALLEST.0 || model.size.1 < terminal::SMALLEST.1

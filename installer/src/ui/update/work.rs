@@ -20,7 +20,9 @@ pub(super) fn want(model: &mut Model, effects: &mut Vec<Effect>) {
     let is_first = model.facts().is_none() && model.tasks.probe.running().is_none();
     let is_asked_here = [Page::Network, Page::Identity, Page::Bundle, Page::Host].contains(&model.page);
     let names = [Field::Fqdn, Field::Vip, Field::BundlePath];
-    if model.tasks.probe.is_open(&questions) && (is_first || (is_asked_here && !is_typing(model, &names))) {
+    if model.tasks.probe.is_open(&questions)
+        && (is_first || model.tasks.probe.is_stale() || (is_asked_here && !is_typing(model, &names)))
+    {
         let serial = next_serial(model);
         let before = model.tasks.probe.begin(questions.clone(), serial, model.tick);
         effects.extend(before.map(Effect::Cancel));
@@ -75,13 +77,6 @@ pub(super) fn again(model: &mut Model) {
             model.tasks.probe.forget();
         }
         Page::Review => model.tasks.prepare.forget(),
-    }
-    if !matches!(
-        model.page,
-        Page::Host | Page::Network | Page::Identity | Page::Bundle | Page::Welcome | Page::Certificates | Page::Review
-    ) {
-        // These pages show what the probe found, but do not ask by themselves.
-        model.log.push("the host is looked at again".to_owned());
     }
 }
 
