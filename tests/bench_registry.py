@@ -232,4 +232,5 @@ def report(table, megabytes):
     print(f"a password costs {ours['head as a user'] - ours['head']:.1f} us a request more than none")
 
 
-main()
+if __name__ == "__main__":
+    main()

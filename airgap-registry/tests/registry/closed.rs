@@ -153,6 +153,7 @@ fn a_token_is_good_for_what_it_was_asked_for_and_no_more() {
 
 #[test]
 fn skopeo_and_oci_client_sign_in_with_tokens() {
+    use bundle::create::RegistryOptions;
     let bench = Bench::new();
     let layout = bench.layout(&["app"], 100_000);
     let server = Running::start(with_policy(&bench));
@@ -164,6 +165,15 @@ fn skopeo_and_oci_client_sign_in_with_tokens() {
         &["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds", &credentials, &source, &at],
     );
     run("skopeo", &["inspect", "--tls-verify=false", "--creds", "bob:bobs password", &at]);
+    // A bundle is made from it: oci-client pulls with the credentials of a file.
+    let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, "bob:bobs password");
+    let auth_file = bench.write("auth.json", format!(r#"{{"auths":{{"{}":{{"auth":"{basic}"}}}}}}"#, server.address));
+    let report = crate::import::bundle_of(
+        &bench,
+        &format!("{}/team/app:1", server.address),
+        RegistryOptions { ca_file: None, auth_file: Some(auth_file) },
+    );
+    assert_eq!(report.index.images.len(), 1);
     let (good, text) = attempt(
         "skopeo",
         &["--insecure-policy", "copy", "--dest-tls-verify=false", "--dest-creds", "bob:bobs password", &source, &at],

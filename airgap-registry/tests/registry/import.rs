@@ -59,6 +59,35 @@ packs:
     (report, TrustedKeys::load(&[bench.path("keys/signing.pub")]).unwrap())
 }
 
+/// A bundle of one image, pulled from a registry.
+pub(crate) fn bundle_of(bench: &Bench, image: &str, registries: RegistryOptions) -> CreateReport {
+    let definition = bench.write(
+        "pulled.yaml",
+        format!(
+            "
+schema-version: 1
+name: pulled
+version: 1.0.0
+architecture: amd64
+packs:
+  - name: base
+    version: 1.0.0
+    layer: addon
+    description: a pack
+    images:
+      - {{ name: \"registry.example/app:1\", source: \"docker://{image}\" }}
+"
+        ),
+    );
+    let keys = keygen(&bench.path("keys"), None).unwrap();
+    let options = CreateOptions {
+        output: bench.path("pulled.tar.zst"),
+        signing_key: SigningKey::load(&keys.secret, None).unwrap(),
+        registries,
+    };
+    create(&BundleDefinition::read(&definition).unwrap(), &options, &mut |_| ()).unwrap()
+}
+
 pub(crate) fn load_into(
     store: &mut Store,
     bundle: &CreateReport,

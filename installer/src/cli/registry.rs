@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, code, print, print_json};
 use crate::headless::megabytes;
+use crate::layout;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Registry {
@@ -23,12 +24,12 @@ pub(super) enum Registry {
     )]
     Fsck {
         /// The store's directory
-        #[arg(long)]
+        #[arg(long, default_value = layout::STORE)]
         store: Utf8PathBuf,
         /// Bundles to take damaged and missing blobs from; damaged ones go to the store's quarantine
-        #[arg(long, requires = "trust")]
+        #[arg(long)]
         repair_from: Vec<Utf8PathBuf>,
-        /// Public keys; one of them must have signed the bundles
+        /// Public keys, one of which must have signed the bundles; those of the site when none is given
         #[arg(long, requires = "repair_from")]
         trust: Vec<Utf8PathBuf>,
         /// Answer as JSON
@@ -39,7 +40,7 @@ pub(super) enum Registry {
     #[command(after_help = "Example: cofferdam registry gc --store /srv/registry --keep-bundles 3 --dry-run")]
     Gc {
         /// The store's directory
-        #[arg(long)]
+        #[arg(long, default_value = layout::STORE)]
         store: Utf8PathBuf,
         /// Only say what would be removed
         #[arg(long)]
@@ -55,7 +56,7 @@ pub(super) enum Registry {
     #[command(after_help = "Example: cofferdam registry ls --store /srv/registry --json")]
     Ls {
         /// The store's directory
-        #[arg(long)]
+        #[arg(long, default_value = layout::STORE)]
         store: Utf8PathBuf,
         /// Answer as JSON
         #[arg(long)]
@@ -130,8 +131,9 @@ fn fsck(store: &Utf8Path, repair_from: &[Utf8PathBuf], trust: &[Utf8PathBuf], js
     let mut report = opened.fsck().map_err(|error| failure(&error))?;
     let mut repair = None;
     if !report.is_clean() && !repair_from.is_empty() {
+        let trust = if trust.is_empty() { site_keys()? } else { trust.to_vec() };
         let sources = repair_from.iter().map(|bundle| {
-            let trust = TrustedKeys::load(trust).map_err(|error| Failure::new(code::CONFIG, error, None))?;
+            let trust = TrustedKeys::load(&trust).map_err(|error| Failure::new(code::CONFIG, error, None))?;
             Ok(RepairSource { bundle: bundle.clone(), trust })
         });
         let sources = sources.collect::<Result<Vec<_>, Failure>>()?;
@@ -142,7 +144,9 @@ fn fsck(store: &Utf8Path, repair_from: &[Utf8PathBuf], trust: &[Utf8PathBuf], js
         report = opened.fsck().map_err(|error| failure(&error))?;
     }
     if json {
-        print_json(&json!({ "report": report, "repair": repair }))?;
+        let mut value = json!(report);
+        value["repair"] = json!(repair);
+        print_json(&value)?;
     } else {
         print(&fsck_table(&report, repair.as_ref()))?;
     }
@@ -152,6 +156,16 @@ fn fsck(store: &Utf8Path, repair_from: &[Utf8PathBuf], trust: &[Utf8PathBuf], js
     let what = format!("the store {store} has {} problems", report.problems.len());
     let hint = "load the bundle again, or name one with --repair-from, to restore what is damaged";
     Err(Failure::new(code::UNEXPECTED, what, Some(hint.to_owned())))
+}
+
+/// The keys that were pinned when the site was installed.
+fn site_keys() -> Result<Vec<Utf8PathBuf>, Failure> {
+    let hint = || Some("name the public key with --trust".to_owned());
+    let entries = Utf8Path::new(layout::TRUST)
+        .read_dir_utf8()
+        .map_err(|error| Failure::new(code::CONFIG, format!("cannot read {}: {error}", layout::TRUST), hint()))?;
+    let keys = entries.filter_map(Result::ok).map(camino::Utf8DirEntry::into_path);
+    Ok(keys.filter(|path| path.extension() == Some("pub")).collect())
 }
 
 fn fsck_table(report: &FsckReport, repair: Option<&RepairReport>) -> String {
