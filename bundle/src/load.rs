@@ -96,6 +96,8 @@ pub struct LoadReport {
     pub name: String,
     /// The bundle's version.
     pub version: String,
+    /// Digest of the signed index.
+    pub index: Digest,
     /// Id of the key that signed it.
     pub key_id: KeyId,
     /// Bytes of the stream.
@@ -134,6 +136,7 @@ pub fn load(
     let mut report = LoadReport {
         name: index.name.clone(),
         version: index.version.clone(),
+        index: Digest::sha256_of(reader.index_bytes()),
         key_id: reader.key_id(),
         bytes_read: 0,
         bytes_written: 0,

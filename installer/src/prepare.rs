@@ -15,6 +15,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::check::{self, Report};
 use crate::config::{Certificates, InstallConfig};
+use crate::engine::journal::Journal;
 use crate::facts::{Facts, Questions};
 use crate::host::Host;
 use crate::layout;
@@ -155,7 +156,8 @@ pub fn refuse_second_run(host: &dyn Host) -> Result<(), Refusal> {
             "`cofferdam status` shows it; a newer bundle comes in with `cofferdam upgrade`",
         ));
     }
-    if host.look(layout::PLAN.into()).map_err(Refusal::unexpected)?.is_some() {
+    let is_begun = host.look(layout::PLAN.into()).map_err(Refusal::unexpected)?.is_some();
+    if is_begun && !Journal::new(host).has_only(plan::HARMLESS_STEPS).map_err(Refusal::unexpected)? {
         return Err(Refusal::new(
             code::PREFLIGHT,
             "an installation was interrupted on this host",
@@ -232,6 +234,10 @@ pub fn require_root() -> Result<(), Refusal> {
 /// Pins the keys and stores what `resume` needs; the plan last, since it is what marks an installation as begun.
 pub fn store(host: &dyn Host, config: &InstallConfig, plan: &Plan) -> Result<(), Refusal> {
     let write = |path: &Utf8Path, content: &[u8], mode| host.write(path, content, mode).map_err(Refusal::unexpected);
+    // An attempt that ended before anything was erased may have pinned other keys.
+    for key in host.list(layout::TRUST.into()).map_err(Refusal::unexpected)? {
+        host.remove(&Utf8Path::new(layout::TRUST).join(key)).map_err(Refusal::unexpected)?;
+    }
     for (number, key) in config.bundle.trust.iter().enumerate() {
         let content = host.read(key).map_err(Refusal::unexpected)?.unwrap_or_default();
         write(&Utf8Path::new(layout::TRUST).join(format!("{number}.pub")), &content, 0o644)?;

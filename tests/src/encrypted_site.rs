@@ -20,6 +20,8 @@ pub const FQDN: &str = "mgmt.site.test";
 pub const SERIAL: &str = "COFFERDAM0001";
 /// Where the opened volume is.
 pub const VOLUME: &str = "/dev/mapper/cofferdam";
+/// Asks the registry in the machine whether it is ready, over TLS with the site CA.
+pub const ASK_REGISTRY: &str = "curl -sS --fail --retry 10 --retry-connrefused --cacert /etc/cofferdam/tls/site-ca.crt https://localhost:5000/readyz";
 const NODE: &str = "node-a";
 /// What QEMU's user network gives the machine, see `machines/tree/etc/systemd/network`.
 const ADDRESS: &str = "10.0.2.15";
@@ -80,8 +82,17 @@ impl EncryptedSite {
 
     /// Waits until this step is finished, or until the whole is with the name `finished`. Fails as soon as the program ends without it.
     pub fn wait_for_step(&mut self, step: &str, limit: Duration) -> Result<()> {
+        self.watch_until_step(step, limit, &mut |_| {})
+    }
+
+    /// The same; what the program says for people is handed on as it comes.
+    pub fn watch_until_step(&mut self, step: &str, limit: Duration, watch: &mut dyn FnMut(&str)) -> Result<()> {
         let end = Instant::now() + limit;
+        let mut heard = 0;
         loop {
+            let said = self.machine.run(&format!("tail -c +{} /root/install.log 2>/dev/null", heard + 1))?.stdout;
+            heard += said.len();
+            watch(&said);
             let script = format!("cat {EVENTS} 2>/dev/null; echo; systemctl is-active test-install.service");
             let seen = self.machine.run(&script)?.stdout;
             let mut events = seen.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use camino::Utf8Path;
 use serde_json::Value;
-use tests::encrypted_site::{EncryptedSite, FQDN, VOLUME};
+use tests::encrypted_site::{ASK_REGISTRY, EncryptedSite, FQDN, VOLUME};
 use tests::sample;
 use tests::terminal::key;
 use tests::virtual_machine::{BOOT_LIMIT, LuksHeader, plaintext_search};
@@ -36,8 +36,7 @@ fn all_is_served_from_the_volume(site: &mut EncryptedSite) {
         let source = machine.run_ok(&format!("findmnt -no SOURCE {place}"), MINUTE).unwrap();
         assert_eq!(source.trim(), format!("{VOLUME}[/{folder}]"), "{place}");
     }
-    let ready = "curl -sS --fail --retry 10 --retry-connrefused --cacert /etc/cofferdam/tls/site-ca.crt https://localhost:5000/readyz";
-    machine.run_ok(ready, 2 * MINUTE).unwrap();
+    machine.run_ok(ASK_REGISTRY, 2 * MINUTE).unwrap();
     machine
         .run_ok(
             "set -e
@@ -58,10 +57,9 @@ fn pulled_images_are_whole(site: &mut EncryptedSite) {
 }
 
 /// Install with a power cut in the middle; the TPM opens the volume, then, with the TPM gone, the recovery key does.
-/// 5 to 7 minutes without KVM, which is too long for each run.
+/// 5 to 7 minutes without KVM.
 #[test]
-#[ignore = "some 6 minutes in a processor made in software; make test-slow runs it"]
-fn slow_the_volume_opens_by_tpm_and_by_the_escrowed_key() {
+fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
     let folder = tempfile::tempdir().unwrap();
     let path = Utf8Path::from_path(folder.path()).unwrap();
     let sample = sample::make(folder.path()).unwrap();

@@ -4,9 +4,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, Outcome, code, print, print_json};
-use crate::host::Host;
+use crate::engine::journal::{self, Journal};
 use crate::host::real::RealHost;
+use crate::host::{Host, HostExt};
 use crate::layout;
+use crate::plan::{Plan, Step};
 use crate::site::{self, Node, Volume};
 use crate::step::State;
 
@@ -23,22 +25,38 @@ struct Report {
     schema_version: u32,
     #[serde(flatten)]
     state: State,
+    /// How far an installation is that has not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished: Option<Unfinished>,
     ca_expires: Option<String>,
     data_volume: Volume,
     registry: String,
     nodes: Vec<Node>,
 }
 
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Unfinished {
+    steps_done: usize,
+    steps: usize,
+    /// Id of the step that the journal speaks of last.
+    last: String,
+}
+
 impl Status {
     pub(super) fn run(self) -> Outcome {
         let host = RealHost;
-        let state = installed(&host)?;
+        let (state, unfinished) = match State::read(&host).map_err(Failure::unexpected)? {
+            Some(state) => (state, None),
+            None => begun(&host)?,
+        };
         let report = Report {
             schema_version: 1,
             ca_expires: site::ca_expires(&host),
             data_volume: site::volume(&host, &state),
             registry: site::registry(&host).text,
             nodes: site::nodes(&host),
+            unfinished,
             state,
         };
         if self.json { print_json(&report) } else { print(&text(&report)) }
@@ -58,14 +76,51 @@ pub(super) fn installed(host: &dyn Host) -> Result<State, Failure> {
     })
 }
 
+/// The site that an unfinished installation is making, from what it stored before its first step.
+fn begun(host: &dyn Host) -> Result<(State, Option<Unfinished>), Failure> {
+    let text = |path: &str| host.read_text(path.into()).map_err(Failure::unexpected);
+    let (Some(config), Some(plan), Some(index)) = (text(layout::CONFIG)?, text(layout::PLAN)?, text(layout::INDEX)?)
+    else {
+        let hint = "`cofferdam install --config install.yaml` installs one".to_owned();
+        return Err(Failure::new(code::UNEXPECTED, "no site is installed on this host", Some(hint)));
+    };
+    let config = crate::config::parse(&config).map_err(Failure::unexpected)?;
+    let plan: Plan = serde_json::from_str(&plan).map_err(Failure::unexpected)?;
+    let index = serde_json::from_str(&index).map_err(Failure::unexpected)?;
+    let authority = text(&format!("{}/site-ca.crt", layout::TLS))?.unwrap_or_default();
+    let state = State::of(&config, &plan, &index, &authority).map_err(Failure::unexpected)?;
+    let records = Journal::new(host).records().map_err(Failure::unexpected)?;
+    let is_done = |step: &Step| {
+        let last = records.iter().rfind(|record| record.step == step.id);
+        last.is_some_and(|record| matches!(record.result, journal::Outcome::Finished | journal::Outcome::Skipped))
+    };
+    let unfinished = Unfinished {
+        steps_done: plan.steps.iter().filter(|step| is_done(step)).count(),
+        steps: plan.steps.len(),
+        last: records.last().map(|record| record.step.clone()).unwrap_or_default(),
+    };
+    Ok((state, Some(unfinished)))
+}
+
 fn text(report: &Report) -> String {
     let state = &report.state;
     let mut lines = vec![
         format!("Site        {} at {}", state.site, state.fqdn),
-        format!("Bundle      {} {}, installed {}", state.bundle, state.version, state.installed),
-        format!("Site CA     SHA-256 {}", state.ca_fingerprint),
-        format!("            valid until {}", report.ca_expires.as_deref().unwrap_or("(cannot be read)")),
+        match state.installed.as_str() {
+            "" => format!("Bundle      {} {}, NOT INSTALLED YET", state.bundle, state.version),
+            when => format!("Bundle      {} {}, installed {when}", state.bundle, state.version),
+        },
     ];
+    if let Some(Unfinished { steps_done, steps, last }) = &report.unfinished {
+        lines.push(format!("Progress    {steps_done} of {steps} steps are done, the last one begun is {last}"));
+        lines.push("            `cofferdam resume` goes on where an installation was interrupted".to_owned());
+    }
+    if let Some(expires) = &report.ca_expires {
+        lines.push(format!("Site CA     SHA-256 {}", state.ca_fingerprint));
+        lines.push(format!("            valid until {expires}"));
+    } else {
+        lines.push("Site CA     (cannot be read)".to_owned());
+    }
     let volume = &report.data_volume;
     if state.encryption == "luks2" {
         let disk = state.disk.as_deref().unwrap_or("?");

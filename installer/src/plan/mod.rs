@@ -20,6 +20,10 @@ use crate::facts::Facts;
 /// The version of the plan's JSON.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// Steps that neither erase nor store anything of the site: an installation that ended in one of them may begin anew, with
+/// other answers.
+pub const HARMLESS_STEPS: &[&str] = &["host.prepare", "bundle.verify"];
+
 /// What the plan needs to know of the machine; taken from the facts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
@@ -120,6 +124,14 @@ pub enum Action {
         modules: Vec<String>,
         /// Set now and at each boot.
         sysctls: Vec<(String, String)>,
+    },
+    /// Reads the whole bundle and keeps nothing: a damaged medium is found before a disk is erased.
+    VerifyBundle {
+        /// The file.
+        #[schemars(with = "String")]
+        path: Utf8PathBuf,
+        /// Its size in bytes.
+        bytes: u64,
     },
     /// Makes the LUKS2 volume, escrows its recovery key and proves that it opens.
     EncryptDisk {
@@ -413,6 +425,13 @@ pub fn plan(
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .to_vec(),
         },
+    );
+    steps.add(
+        "bundle.verify",
+        "Verify the whole bundle before anything is erased",
+        2 + weight_of(bundle_bytes),
+        0,
+        Action::VerifyBundle { path: config.bundle.path.clone(), bytes: bundle_bytes },
     );
     let (destroys, escrow) = data_volume(config, machine, &mut steps)?;
     if let Some(administrator) = &config.administrator {

@@ -158,6 +158,7 @@ impl<'a> Context<'a> {
     pub fn done(&self) -> Result<bool, StepError> {
         match &self.step.action {
             Action::PrepareHost { modules, sysctls } => host::done(self, modules, sysctls),
+            Action::VerifyBundle { .. } => bundle_load::verified(self),
             Action::EncryptDisk { disk, .. } => disk::done(self, disk),
             Action::MountData { volume } => data::mounted(self, *volume),
             Action::BindState => data::bound(self),
@@ -184,6 +185,7 @@ impl<'a> Context<'a> {
     pub fn run(&self, report: &mut Report) -> Result<(), StepError> {
         match &self.step.action {
             Action::PrepareHost { modules, sysctls } => host::run(self, modules, sysctls),
+            Action::VerifyBundle { path, bytes } => bundle_load::verify(self, path, *bytes, report),
             Action::EncryptDisk { .. } => disk::run(self, report),
             Action::MountData { volume } => data::mount(self, *volume),
             Action::BindState => data::bind(self),

@@ -48,7 +48,7 @@ pub(super) fn changes(plan: &Plan, run: &Run) -> Vec<String> {
             ) => "a Kubernetes control plane in /etc/kubernetes".to_owned(),
             (Action::SealEscrow { .. }, _) => format!("the escrow in {}", layout::ESCROW),
             (Action::MakeAdministrator { name, .. }, _) => format!("the account {name}"),
-            (Action::Rehearse { .. } | Action::RecordSite, _) => continue,
+            (Action::VerifyBundle { .. } | Action::Rehearse { .. } | Action::RecordSite, _) => continue,
         };
         if lines.last() != Some(&line) && !lines.contains(&line) {
             lines.push(line);
@@ -63,7 +63,10 @@ pub(super) fn may_change_settings(plan: &Plan, run: &Run) -> bool {
     plan.steps.iter().zip(&run.steps).filter(|(_, view)| view.state.is_done()).all(|(step, _)| {
         matches!(
             step.action,
-            Action::PrepareHost { .. } | Action::MountData { volume: Volume::Directory } | Action::BindState
+            Action::PrepareHost { .. }
+                | Action::VerifyBundle { .. }
+                | Action::MountData { volume: Volume::Directory }
+                | Action::BindState
         )
     })
 }
