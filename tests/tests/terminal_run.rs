@@ -14,11 +14,6 @@ const SOON: Duration = Duration::from_mins(1);
 /// A cluster comes up in two minutes on an idle machine.
 const LONG: Duration = Duration::from_mins(10);
 
-/// How fast a busy machine's disk is is not what these tests are about.
-fn answers() -> String {
-    tests::fast_site::answers() + "accept: [disk.fsync]\n"
-}
-
 fn terminal(site: &FastSite, arguments: &[&str], term: &str) -> Terminal {
     let mut command = site.host.command("/root/cofferdam").unwrap();
     command.args(arguments);
@@ -98,7 +93,6 @@ fn a_killed_install_is_offered_again_and_ends_at_the_dashboard() {
     let folder = tempfile::tempdir().unwrap();
     let sample = sample::make(folder.path()).unwrap();
     let site = FastSite::bare(&sample).unwrap();
-    site.host.write_file("/root/install.yaml", answers(), 0o600).unwrap();
     begin_and_kill(&site, "/root/install.yaml", "bundle.load");
 
     let mut screen = terminal(&site, &["install"], "xterm-256color");
@@ -183,7 +177,7 @@ fn a_failed_step_is_retried_and_a_lost_line_stops_nothing() {
     let sample = sample::make(folder.path()).unwrap();
     let site = FastSite::bare(&sample).unwrap();
     site.host.check(&["cp", "/media/bundle.tar.zst", "/root/bundle.tar.zst"]).unwrap();
-    let answers = answers().replace("/media/bundle.tar.zst", "/root/bundle.tar.zst");
+    let answers = tests::fast_site::answers().replace("/media/bundle.tar.zst", "/root/bundle.tar.zst");
     site.host.write_file("/root/install.yaml", answers, 0o600).unwrap();
     begin_and_kill(&site, "/root/install.yaml", "bundle.load");
     site.host.check(&["mv", "/root/bundle.tar.zst", "/root/taken-away"]).unwrap();

@@ -263,8 +263,9 @@ impl Answers {
     }
 
     fn storage(&self) -> Storage {
-        let disk =
-            self.disk.as_ref().map(|disk| DiskChoice { matches: disk.matches.clone(), erase: disk.token.clone() });
+        // Without encryption no disk is taken; a file's own words stay all the same.
+        let disk = self.disk.as_ref().filter(|disk| self.encrypt || disk.from_file);
+        let disk = disk.map(|disk| DiskChoice { matches: disk.matches.clone(), erase: disk.token.clone() });
         if !self.encrypt {
             return Storage { disk, encryption: Encryption::None { token: self.plaintext_token.trim().to_owned() } };
         }

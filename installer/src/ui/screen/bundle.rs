@@ -48,7 +48,11 @@ fn contents(sheet: &mut Sheet, model: &Model) {
     let index = &signed.index;
     sheet.gap();
     sheet.fact("Release", &format!("{} {}, for {}", index.name, index.version, index.architecture));
-    sheet.marked_fact(Some(Outcome::Pass), "Signed by", &format!("key {}, which is trusted", signed.key_id));
+    sheet.marked_fact(
+        Some(Outcome::Pass),
+        "Signed by",
+        &format!("key {}; is this the id that you were given?", signed.key_id),
+    );
     sheet.fact(
         "Holds",
         &format!("{} packs, {} images, {}", index.packs.len(), index.images.len(), size(index.blob_bytes())),

@@ -276,6 +276,33 @@ fn a_disk_with_a_short_serial_number_or_none_has_a_token() {
 }
 
 #[test]
+fn without_encryption_its_token_and_the_name_of_the_node_are_typed() {
+    let mut operator = answered();
+    operator.open(Page::Disks);
+    operator.go_to(Field::Encrypt(false));
+    operator.enter();
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Disks, "the token is missing");
+    operator.write("store-secrets-unencrypted");
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Network);
+    operator.open(Page::Review);
+    assert!(text(&operator.picture(80, 24)).contains("NOT ENCRYPTED"));
+    operator.control('n');
+    operator.write("rack7-b");
+    operator.enter();
+    operator.enter();
+    assert!(operator.started.is_none() && operator.model.dialog.is_none());
+    operator.control('n');
+    operator.write("rack7-a");
+    operator.enter();
+    operator.enter();
+    let start = operator.started.unwrap();
+    assert_eq!(start.config.storage.disk, None);
+    assert!(start.plan.destroys.is_empty());
+}
+
+#[test]
 fn a_pasted_key_is_kept_and_never_drawn() {
     let mut operator = answered();
     operator.open(Page::Certificates);

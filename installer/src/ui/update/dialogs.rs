@@ -147,7 +147,7 @@ pub(super) fn save_answers(model: &mut Model, save: &Save, effects: &mut Vec<Eff
     }
     let open: Vec<String> = model.answers.config().err().unwrap_or_default().iter().map(ToString::to_string).collect();
     let mut text = "# Answers of the terminal installer. No secret stands in this file.\n".to_owned();
-    if save.with_token && config.storage.disk.is_some() {
+    if save.with_token && model.answers.encrypt && config.storage.disk.is_some() {
         text.push_str("# It allows the disk below to be erased without a question.\n");
     }
     for problem in &open {
