@@ -16,7 +16,7 @@ const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 #[test]
 fn garbage_is_collected_while_others_push_mount_and_delete() {
-    collect_under_load(300);
+    collect_under_load(200);
 }
 
 #[test]
