@@ -121,7 +121,7 @@ impl Store {
             live.extend(needed);
         }
         for record in self.bundles()? {
-            live.extend(record.index.blobs.iter().map(|blob| blob.digest));
+            live.extend(record.index.contents().map(|blob| blob.digest));
         }
         Ok(Marked { live, dead_links })
     }

@@ -69,7 +69,7 @@ impl Store {
         let _guard = self.exclusive();
 
         let mut blobs = self.disk.batch();
-        for blob in &index.blobs {
+        for blob in index.contents() {
             let staged = layout::staged(self.root(), &blob.digest);
             if staged.exists() {
                 blobs.publish(&staged, &self.blob_path(&blob.digest))?;
@@ -105,7 +105,7 @@ impl Store {
     }
 
     fn plan(&self, index: &Index) -> Result<Publication> {
-        for blob in &index.blobs {
+        for blob in index.contents() {
             if self.find(&blob.digest)?.is_none_or(|(_, size)| size != blob.size) {
                 return Err(self.missing(&blob.digest));
             }

@@ -39,6 +39,7 @@ packs:
         output: bench.path("sample.tar.zst"),
         signing_key: SigningKey::load(&keys.secret, None).unwrap(),
         registries: RegistryOptions::default(),
+        base: bundle::delta::Base::default(),
     };
     let report = create(&BundleDefinition::read(&definition).unwrap(), &options, &mut |_| ()).unwrap();
     (report, TrustedKeys::load(&[&keys.public]).unwrap())

@@ -5,6 +5,7 @@
 mod attacks;
 mod clients;
 mod crash;
+mod delta;
 mod harness;
 mod http;
 mod import;

@@ -31,6 +31,13 @@ pub(super) enum Registry {
         #[arg(long)]
         json: bool,
     },
+    /// Let the tags point to a bundle's images again that was loaded before
+    Activate {
+        /// NAME-VERSION, as `bundle inventory` lists it
+        bundle: String,
+        #[arg(long)]
+        store: Utf8PathBuf,
+    },
     /// List repositories and tags
     Ls {
         #[arg(long)]
@@ -103,6 +110,7 @@ impl Registry {
                 let verb = if dry_run { "would be removed" } else { "removed" };
                 print(&format!("{} blobs {verb}, {}\n", report.removed_blobs.len(), megabytes(report.freed_bytes)))
             }
+            Self::Activate { bundle, store } => existing(&store)?.activate(&bundle).map_err(|error| failure(&error)),
             Self::Ls { store, json } => {
                 let list = existing(&store)?.list().map_err(|error| failure(&error))?;
                 if json {
@@ -151,10 +159,10 @@ pub(super) fn open_store(path: &Utf8Path) -> Result<Store, Failure> {
     Store::create(path).map_err(|error| failure(&error))
 }
 
-fn existing(path: &Utf8Path) -> Result<Store, Failure> {
+pub(super) fn existing(path: &Utf8Path) -> Result<Store, Failure> {
     Store::open(path).map_err(|error| failure(&error))
 }
 
-fn failure(error: &Error) -> Failure {
+pub(super) fn failure(error: &Error) -> Failure {
     Failure::new(code::UNEXPECTED, error, error.hint())
 }
