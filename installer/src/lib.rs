@@ -12,3 +12,4 @@ pub mod layout;
 pub mod network;
 pub mod plan;
 pub mod step;
+pub mod upgrade;

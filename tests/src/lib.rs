@@ -5,5 +5,6 @@
 pub mod encrypted_site;
 pub mod fast_host;
 pub mod fast_site;
+pub mod outage;
 pub mod sample;
 pub mod virtual_machine;

@@ -22,6 +22,7 @@ use crate::host::{Host, HostExt};
 use crate::layout;
 use crate::plan::{self, Machine, Plan};
 use crate::step::{State, StepError};
+use crate::upgrade::audit;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cofferdam install --config install.yaml --plan-only")]
@@ -100,6 +101,9 @@ impl Install {
 impl Resume {
     pub(super) fn run(self) -> Outcome {
         require_root()?;
+        if let Some(outcome) = super::upgrade::resume(self.events.as_deref()) {
+            return outcome;
+        }
         let host = RealHost;
         let text = |path: &str| host.read_text(path.into()).map_err(Failure::unexpected);
         let nothing = || {
@@ -110,7 +114,8 @@ impl Resume {
             .map_err(|error| Failure::new(code::CONFIG, &error, Some(error.hint())))?;
         let plan: Plan =
             serde_json::from_str(&text(layout::PLAN)?.ok_or_else(nothing)?).map_err(Failure::unexpected)?;
-        if State::read(&host).map_err(Failure::unexpected)?.is_some_and(|state| state.index == plan.index) {
+        // The record is the last step of an installation; an upgrade changes what it says.
+        if State::read(&host).map_err(Failure::unexpected)?.is_some() {
             return print(&format!("site {} is installed; nothing is left to do\n", plan.site));
         }
         let signed = Signed::stored(&host).or_else(|_| Signed::from_bundle(&config))?;
@@ -272,10 +277,18 @@ fn run(host: &dyn Host, config: &InstallConfig, plan: &Plan, signed: &Signed, ev
     let mut console = Console::new(events.transpose()?);
     let engine =
         Engine { host, config, plan, index: &signed.index, signed_index: (&signed.index_bytes, &signed.signature) };
+    let (who, subject) = (audit::who(), format!("site {}, {}", plan.site, plan.bundle));
+    let note = |result, detail: &str| {
+        audit::append(host, &who, "install", &subject, result, detail).map_err(Failure::unexpected)
+    };
+    note("begun", "")?;
     engine.run(&mut |event| console.hear(event)).map_err(|error| {
+        // What failed is told in any case.
+        let _ = note("failed", &error.to_string());
         let is_refused = matches!(&error, EngineError::Step { source: StepError::Bundle { .. }, .. });
         Failure::new(if is_refused { code::BUNDLE } else { code::STEP }, &error, Some(error.hint()))
     })?;
+    note("done", "")?;
     print(&format!(
         "\nSite {} is ready.\n  API:        https://{}:{}\n  kubeconfig: {}\n  status:     cofferdam status\n",
         plan.site,

@@ -75,7 +75,10 @@ fn text(report: &Report) -> String {
     let state = &report.state;
     let mut lines = vec![
         format!("Site        {} at {}", state.site, state.fqdn),
-        format!("Bundle      {} {}, installed {}", state.bundle, state.version, state.installed),
+        match &state.upgraded {
+            None => format!("Bundle      {} {}, installed {}", state.bundle, state.version, state.installed),
+            Some(time) => format!("Bundle      {} {}, since the upgrade of {time}", state.bundle, state.version),
+        },
         format!("Site CA     SHA-256 {}", state.ca_fingerprint),
         format!("            valid until {}", report.ca_expires.as_deref().unwrap_or("(cannot be read)")),
     ];
