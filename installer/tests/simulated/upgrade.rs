@@ -179,7 +179,7 @@ impl SimulatedHost {
     /// Containers and tasks: etcd runs as long as its manifest is there; `run` restores its snapshot.
     pub(super) fn ctr_etcd(&self, arguments: &[&str]) -> Done<Ended> {
         match arguments[2..4] {
-            ["containers", "list"] | ["tasks", "list"] => Ok(said("CONTAINER IMAGE RUNTIME\n")),
+            ["containers" | "tasks", "list"] => Ok(said("CONTAINER IMAGE RUNTIME\n")),
             ["containers", "delete"] => Ok(good()),
             ["run", "--rm"] => {
                 assert!(!self.alive()?.has("/etc/kubernetes/manifests/etcd.yaml"), "etcd runs");

@@ -305,7 +305,7 @@ impl VirtualMachine {
     pub fn power_off(&mut self) -> Result<()> {
         // A fast machine is gone before its agent has told the command's end; what counts is that it goes off.
         let asked = self.run_ok("systemctl --no-block poweroff", Duration::from_secs(30));
-        self.wait_until_off(SHUTDOWN_LIMIT).or_else(|off| Err(asked.err().unwrap_or(off)))
+        self.wait_until_off(SHUTDOWN_LIMIT).map_err(|off| asked.err().unwrap_or(off))
     }
 
     /// Waits until the machine has switched itself off, or would have started again (`reboot` in the guest ends QEMU too).
