@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use bundle::index::Index;
 use bundle::oci::Digest;
 use installer::config::{self, InstallConfig};
-use installer::engine::Engine;
+use installer::engine::question::Unattended;
+use installer::engine::{Engine, Stop};
 use installer::host::{Host, HostExt};
 use installer::layout;
 use installer::plan;
@@ -60,8 +61,15 @@ impl Bench {
         let host = SimulatedHost::new(medium(&first, &bytes, blobs.clone()));
         host.write(layout::CONFIG.into(), config.to_yaml().unwrap().as_bytes(), 0o600).unwrap();
         host.write(layout::PLAN.into(), &serde_json::to_vec(&plan).unwrap(), 0o644).unwrap();
-        let engine =
-            Engine { host: &host, config: &config, plan: &plan, index: &first, signed_index: (&bytes, b"signature") };
+        let engine = Engine {
+            host: &host,
+            config: &config,
+            plan: &plan,
+            index: &first,
+            signed_index: (&bytes, b"signature"),
+            answers: &Unattended,
+            stop: &Stop::default(),
+        };
         engine.run(&mut |_| {}).unwrap();
         let mut installed = host.state.borrow().clone();
         installed.effects = 0;
@@ -95,13 +103,13 @@ impl Bench {
         assert!(bad.is_empty(), "{bad:?}");
         let signed = (self.bytes.as_slice(), b"signature".as_slice());
         let transaction = run::begin(host, &plan, &self.incoming(), signed, site.sequence, "tester")?;
-        run::go_on(host, transaction, "tester", &mut |_| {})
+        run::go_on(host, transaction, "tester", &Stop::default(), &mut |_| {})
     }
 
     /// What `cofferdam resume` does; without a transaction the upgrade begins anew.
     fn resume(&self, host: &SimulatedHost) -> Result<Ended, RunError> {
         match Transaction::read(host, CURRENT)? {
-            Some(transaction) => run::go_on(host, transaction, "tester", &mut |_| {}),
+            Some(transaction) => run::go_on(host, transaction, "tester", &Stop::default(), &mut |_| {}),
             // The last effect was the removal of the transaction.
             None if host.seen_text(layout::STATE).contains(&self.digest) => Ok(Ended::Committed),
             None => {
@@ -117,7 +125,7 @@ impl Bench {
 fn look(state: &State) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     // The way, not the end: journal, transactions, snapshots, what etcd's way back leaves as a trace.
-    let passing = [layout::JOURNAL, AUDIT, "/run", "/var/lib/cofferdam/data/etcd/cofferdam-"];
+    let passing = [layout::JOURNAL, layout::EVENTS, AUDIT, "/run", "/var/lib/cofferdam/data/etcd/cofferdam-"];
     for (path, node) in &state.nodes {
         let is_passing = passing.iter().any(|prefix| path.starts_with(prefix))
             || path.starts_with(FOLDER)
@@ -203,7 +211,11 @@ fn up_and_back_and_up_again() {
         assert!(host.state.borrow().commands.iter().all(|command| !command.contains("drain")), "a single node");
 
         let undo = run::begin_undo(&host, "tester").unwrap().unwrap();
-        assert_eq!(run::go_on(&host, undo, "tester", &mut |_| {}).unwrap(), Ended::Undone, "{variant:?}");
+        assert_eq!(
+            run::go_on(&host, undo, "tester", &Stop::default(), &mut |_| {}).unwrap(),
+            Ended::Undone,
+            "{variant:?}"
+        );
         is_clean(&host);
         same(&look_back(&bench.installed), &look_back(&host.state.borrow()), "back");
         let restored = host.state.borrow().commands.iter().any(|command| command.contains("snapshot restore"));
@@ -420,7 +432,7 @@ fn keys_rotate_by_the_installed_index() {
     bench.apply(&host).unwrap();
     assert_eq!(Site::trust(&host).unwrap(), [key], "from this bundle on only the new key counts");
     let undo = run::begin_undo(&host, "tester").unwrap().unwrap();
-    run::go_on(&host, undo, "tester", &mut |_| {}).unwrap();
+    run::go_on(&host, undo, "tester", &Stop::default(), &mut |_| {}).unwrap();
     assert_eq!(Site::trust(&host).unwrap(), before);
 }
 

@@ -4,10 +4,14 @@
 
 mod attacks;
 mod clients;
+mod closed;
+mod conformance;
 mod crash;
 mod delta;
+mod hardship;
 mod harness;
 mod http;
 mod import;
 mod protocol;
 mod startup;
+mod upkeep;

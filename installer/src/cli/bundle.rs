@@ -81,6 +81,9 @@ pub(super) enum Bundle {
         store: Option<Utf8PathBuf>,
         #[arg(long)]
         json: bool,
+        /// Progress: text for people, or JSON lines on stderr
+        #[arg(long, value_enum, default_value = "text")]
+        progress: ProgressFormat,
     },
     /// Stream a bundle into a registry's store
     #[command(after_help = "Example: cofferdam bundle load b.tar.zst --store /srv/registry --trust signing.pub")]
@@ -135,7 +138,9 @@ impl Bundle {
                 print_json(&inventory.map_err(|error| super::registry::failure(&error))?)
             }
             Self::Inspect { bundle, json, trust } => inspect(&bundle, json, &trust),
-            Self::Verify { bundle, trust, store, json } => verify(&bundle, &trust, store.as_deref(), json),
+            Self::Verify { bundle, trust, store, json, progress } => {
+                verify(&bundle, &trust, store.as_deref(), json, progress)
+            }
             Self::Load { bundle, store, trust, json, progress } => load(&bundle, &store, &trust, json, progress),
             Self::Schema { index: true } => print_json(&Index::json_schema()),
             Self::Schema { index: false } => print_json(&bundle::definition::BundleDefinition::json_schema()),
@@ -222,7 +227,13 @@ fn base_of(bundles: &[Utf8PathBuf], inventory: Option<&Utf8Path>) -> Result<Base
     Ok(base)
 }
 
-fn verify(bundle: &Utf8Path, trust: &[Utf8PathBuf], store: Option<&Utf8Path>, json: bool) -> Outcome {
+fn verify(
+    bundle: &Utf8Path,
+    trust: &[Utf8PathBuf],
+    store: Option<&Utf8Path>,
+    json: bool,
+    format: ProgressFormat,
+) -> Outcome {
     let trust = TrustedKeys::load(trust).map_err(|error| failure(&error))?;
     if let Some(store) = store {
         let index = Head::read(open(bundle)?).and_then(|head| head.verify(&trust)).map_err(|error| failure(&error))?;
@@ -232,7 +243,7 @@ fn verify(bundle: &Utf8Path, trust: &[Utf8PathBuf], store: Option<&Utf8Path>, js
         })
         .map_err(|error| failure(&error))?;
     }
-    let mut meter = Meter::new(ProgressFormat::Text);
+    let mut meter = Meter::new(format);
     let report =
         bundle::load::verify(open(bundle)?, &trust, &LoadOptions::default(), &mut |progress| meter.show(progress))
             .map_err(|error| failure(&error))?;
@@ -342,7 +353,8 @@ impl Meter {
         // Progress that nobody reads is no reason to stop.
         let _ = match self.format {
             ProgressFormat::Json => {
-                writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob}))
+                let blobs = json!({"done": progress.blobs_done, "total": progress.blobs_total});
+                writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob, "blobs": blobs}))
             }
             ProgressFormat::Text if is_terminal => {
                 let end = if is_end { "\n" } else { "" };

@@ -6,9 +6,12 @@
 mod bundle;
 mod certs;
 mod config;
+mod console;
 mod install;
+mod interactive;
 mod iso;
 mod registry;
+mod resume;
 mod status;
 mod upgrade;
 
@@ -33,7 +36,13 @@ enum Command {
     /// Check this host without changing it
     Check(install::Check),
     /// Go on with an interrupted installation
-    Resume(install::Resume),
+    Resume(resume::Resume),
+    /// The running installation, read only, on a second console
+    Monitor(console::Monitor),
+    /// The installed site, kept on this console
+    Dashboard(console::Dashboard),
+    /// What support needs to know of this host, without secrets, in one file
+    SupportBundle(console::SupportBundle),
     /// The answers file
     #[command(subcommand)]
     Config(config::Config),
@@ -88,6 +97,7 @@ pub(crate) mod code {
     pub(crate) const STEP: u8 = 5;
     /// An upgrade failed and was undone.
     pub(crate) const WENT_BACK: u8 = 7;
+    pub(crate) const CANCELLED: u8 = 6;
 }
 
 impl Failure {
@@ -97,6 +107,12 @@ impl Failure {
 
     pub(crate) fn unexpected(error: impl Display) -> Self {
         Self::new(code::UNEXPECTED, error, None)
+    }
+}
+
+impl From<crate::prepare::Refusal> for Failure {
+    fn from(refusal: crate::prepare::Refusal) -> Self {
+        Self { code: refusal.code, message: refusal.message, hint: refusal.hint }
     }
 }
 
@@ -110,6 +126,9 @@ pub fn main() -> ExitCode {
         Command::Install(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
         Command::Resume(arguments) => arguments.run(),
+        Command::Monitor(arguments) => arguments.run(),
+        Command::Dashboard(arguments) => arguments.run(),
+        Command::SupportBundle(arguments) => arguments.run(),
         Command::Config(command) => command.run(),
         Command::Bundle(command) => command.run(),
         Command::Registry(command) => command.run(),

@@ -12,9 +12,11 @@ use serde_json::json;
 use super::bundle::failure as bundle_failure;
 use super::{Failure, Outcome, code, print, print_json, say};
 use crate::check::{Finding, Outcome as Checked};
+use crate::engine::{EngineError, Stop};
 use crate::headless::{Console, megabytes};
 use crate::host::real::RealHost;
 use crate::host::{Host, HostExt};
+use crate::ui::run::signals::Signals;
 use crate::upgrade::plan::{Incoming, UpgradePlan};
 use crate::upgrade::run::{self, Ended, RunError};
 use crate::upgrade::site::{self, Site, SiteError};
@@ -352,7 +354,9 @@ fn go_on(host: &dyn Host, transaction: Transaction, events: Option<&Utf8Path>) -
     });
     let mut console = Console::new(events.transpose()?).saying("Changing the release of", "is done");
     let (from, to) = (transaction.from.clone(), transaction.to.clone());
-    let ended = run::go_on(host, transaction, &audit::who(), &mut |event| console.hear(event));
+    let stop = Stop::default();
+    Signals::stop_a_run(&stop).map_err(Failure::unexpected)?;
+    let ended = run::go_on(host, transaction, &audit::who(), &stop, &mut |event| console.hear(event));
     match ended {
         Ok(Ended::Committed) => print(&format!(
             "\nThe site runs {to} now. `cofferdam upgrade rollback` goes back to {from} until the next upgrade.\n"
@@ -365,7 +369,11 @@ fn go_on(host: &dyn Host, transaction: Transaction, events: Option<&Utf8Path>) -
             Err(Failure::new(code, format!("the upgrade to {to} failed and was undone: {reason}"), Some(hint)))
         }
         Err(error) => {
-            let code = if matches!(error, RunError::State(_)) { code::UNEXPECTED } else { code::STEP };
+            let code = match error {
+                RunError::State(_) => code::UNEXPECTED,
+                RunError::Stopped(EngineError::Stopped { .. }) => code::CANCELLED,
+                _ => code::STEP,
+            };
             Err(Failure::new(code, &error, Some(error.hint())))
         }
     }

@@ -10,7 +10,8 @@ use super::transaction::{Direction, Transaction};
 use super::{CURRENT, FOLDER, PREVIOUS, SNAPSHOTS, audit};
 use crate::config::{self, InstallConfig};
 use crate::engine::event::Event;
-use crate::engine::{Engine, EngineError};
+use crate::engine::question::Unattended;
+use crate::engine::{Engine, EngineError, Stop};
 use crate::host::{Command, Host, HostError, HostExt};
 use crate::layout;
 use crate::plan::Plan;
@@ -41,7 +42,7 @@ pub enum RunError {
     /// What the transaction needs is not there.
     #[error("{0}")]
     State(String),
-    /// The power was lost, or the journal cannot be kept: nothing more is done.
+    /// The power was lost, the journal cannot be kept, or somebody stopped it: nothing more is done.
     #[error("{0}")]
     Stopped(EngineError),
     /// The way back failed, too.
@@ -152,11 +153,12 @@ pub fn go_on(
     host: &dyn Host,
     mut transaction: Transaction,
     who: &str,
+    stop: &Stop,
     listen: &mut Listener,
 ) -> Result<Ended, RunError> {
     let mut refused = false;
     if transaction.direction == Direction::Forward {
-        match run(host, &transaction, &transaction.forward, "to", listen) {
+        match run(host, &transaction, &transaction.forward, "to", stop, listen) {
             Ok(()) => return commit(host, &transaction, who),
             Err(Failed::Stopped(error)) => return Err(error),
             Err(Failed::Step(error)) => {
@@ -171,7 +173,7 @@ pub fn go_on(
     let snapshot = Utf8Path::new(SNAPSHOTS).join(format!("{}/snapshot.json", transaction.snapshot));
     // Before its snapshot is whole, an upgrade has changed nothing.
     if host.look(&snapshot)?.is_some() {
-        match run(host, &transaction, &transaction.back, "from", listen) {
+        match run(host, &transaction, &transaction.back, "from", stop, listen) {
             Ok(()) => {}
             Err(Failed::Stopped(error)) => return Err(error),
             Err(Failed::Step(back)) => {
@@ -213,15 +215,24 @@ fn run(
     transaction: &Transaction,
     plan: &Plan,
     which: &str,
+    stop: &Stop,
     listen: &mut Listener,
 ) -> Result<(), Failed> {
-    let stop = |error: HostError| Failed::Stopped(RunError::Host(error));
+    let stopped = |error: HostError| Failed::Stopped(RunError::Host(error));
     let (config, index, bytes, signature) =
         release(host, transaction.snapshot, which, plan).map_err(Failed::Stopped)?;
-    let engine = Engine { host, config: &config, plan, index: &index, signed_index: (&bytes, &signature) };
+    let engine = Engine {
+        host,
+        config: &config,
+        plan,
+        index: &index,
+        signed_index: (&bytes, &signature),
+        answers: &Unattended,
+        stop,
+    };
     engine.run(listen).map_err(|error| match error {
-        EngineError::Step { source: StepError::Host(HostError::PowerLost), .. } => stop(HostError::PowerLost),
-        EngineError::Journal(_) => Failed::Stopped(RunError::Stopped(error)),
+        EngineError::Step { source: StepError::Host(HostError::PowerLost), .. } => stopped(HostError::PowerLost),
+        EngineError::Journal(_) | EngineError::Stopped { .. } => Failed::Stopped(RunError::Stopped(error)),
         EngineError::Step { .. } => Failed::Step(error),
     })
 }
