@@ -2,7 +2,8 @@
 //!
 //! Invariant: a bundle passes only if (1) every blob that an image's or a pack's manifest names is in the index with
 //! the same size, and (2) every image reference of every Kubernetes manifest resolves to an image of the bundle or is
-//! declared optional by the pack. All that is missing is collected, not the first of it. `create` runs it before
+//! declared optional by the pack. What a delta leaves out counts as being in the index, and is never of a kind that the
+//! proof has to read ([`crate::delta`]). All that is missing is collected, not the first of it. `create` runs it before
 //! anything is written, `load` and `verify` again over the blobs that pass by.
 
 use std::collections::{HashMap, HashSet};
@@ -93,7 +94,7 @@ impl<'i> Proof<'i> {
     /// Checks what the index alone says; the rest when blobs come.
     pub(crate) fn new(index: &'i Index) -> Self {
         let mut roles: HashMap<Digest, Vec<Role<'i>>> = HashMap::new();
-        let sizes: HashMap<Digest, u64> = index.blobs.iter().map(|blob| (blob.digest, blob.size)).collect();
+        let sizes: HashMap<Digest, u64> = index.contents().map(|blob| (blob.digest, blob.size)).collect();
         let mut wanted: Vec<(String, Digest, u64)> = Vec::new();
         for image in &index.images {
             roles.entry(image.digest).or_default().push(Role::Image(&image.reference));
@@ -102,7 +103,7 @@ impl<'i> Proof<'i> {
         for pack in &index.packs {
             roles.entry(pack.digest).or_default().push(Role::Pack(pack));
             wanted.push((format!("pack {}", pack.name), pack.digest, pack.size));
-            for manifest in &pack.manifests {
+            for manifest in pack.all_manifests() {
                 let role = Role::Kubernetes(pack, &manifest.name, manifest.template);
                 roles.entry(manifest.digest).or_default().push(role);
                 let owner = format!("pack {}, manifest {}", pack.name, manifest.name);
@@ -158,7 +159,7 @@ impl<'i> Proof<'i> {
                     let owner = format!("pack {}", pack.name);
                     self.want_all(&owner, &manifest);
                     let layers: HashSet<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
-                    let parts = pack.manifests.iter().map(|part| part.digest);
+                    let parts = pack.all_manifests().map(|part| part.digest);
                     for part in parts.chain(pack.files.iter().map(|part| part.digest)) {
                         if !layers.contains(&part) {
                             self.missing

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::index::{
-    Architecture, Gate, InstallTarget, Layer, PackDescriptor, PackFile, PackImage, PackManifest, SecretKind,
+    Architecture, Gate, InstallTarget, Layer, Migration, PackDescriptor, PackFile, PackImage, PackManifest, SecretKind,
     SecretRequest,
 };
 use crate::oci::{Digest, Reference, Tag};
@@ -42,6 +42,12 @@ pub struct BundleDefinition {
     /// From which installed versions it may be upgraded to, for example `>=0.9.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upgrade_from: Option<String>,
+    /// minisign public keys, files: the only ones that sites with this bundle take a later one from. Left out: nothing
+    /// changes. For a rotation name the new key in a bundle that the old one signs; name the old one too until the last
+    /// site has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub next_trust_keys: Vec<Utf8PathBuf>,
     /// The packs, in the order in which they are applied.
     pub packs: Vec<PackDefinition>,
     /// The directory that relative sources start from. Not part of the file.
@@ -79,6 +85,41 @@ pub struct PackDefinition {
     /// What must become true after the manifests were applied.
     #[serde(default)]
     pub gates: Vec<Gate>,
+    /// What an upgrade to this version does before the manifests are applied.
+    #[serde(default)]
+    pub migrations: Vec<MigrationDefinition>,
+}
+
+/// A migration of `bundle.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MigrationDefinition {
+    /// Unique in the pack.
+    pub name: String,
+    /// The installed versions of the pack that need it, a range such as `<1.1.0`.
+    pub from: String,
+    /// The Kubernetes manifest that does it.
+    pub apply: ManifestDefinition,
+    /// The Kubernetes manifest that undoes it. Left out: a rollback restores the snapshot of etcd.
+    #[serde(default)]
+    pub undo: Option<ManifestDefinition>,
+    /// How long its Jobs may take, in seconds.
+    #[serde(default = "migration_timeout")]
+    pub timeout_seconds: u32,
+}
+
+fn migration_timeout() -> u32 {
+    300
+}
+
+impl PackDefinition {
+    /// All Kubernetes YAML, in the order of [`PackDescriptor::all_manifests`].
+    pub(crate) fn all_manifests(&self) -> impl Iterator<Item = &ManifestDefinition> {
+        let migrations = self.migrations.iter();
+        self.manifests
+            .iter()
+            .chain(migrations.flat_map(|migration| std::iter::once(&migration.apply).chain(&migration.undo)))
+    }
 }
 
 /// An image of `bundle.yaml`.
@@ -226,6 +267,17 @@ impl PackDefinition {
             secrets: self.secrets.clone(),
             gates: self.gates.clone(),
             optional_images: self.optional_images.clone(),
+            migrations: self
+                .migrations
+                .iter()
+                .map(|migration| Migration {
+                    name: migration.name.clone(),
+                    from: migration.from.clone(),
+                    apply: manifest(&migration.apply),
+                    undo: migration.undo.as_ref().map(manifest),
+                    timeout_seconds: migration.timeout_seconds,
+                })
+                .collect(),
         }
     }
 }
@@ -251,7 +303,7 @@ pub(crate) fn problems_of(pack: &PackDescriptor) -> Vec<String> {
         }
     }
     let mut parts = HashSet::new();
-    let manifests = pack.manifests.iter().map(|part| &part.name);
+    let manifests = pack.all_manifests().map(|part| &part.name);
     for name in manifests.chain(pack.files.iter().map(|part| &part.name)) {
         if !is_part_name(name) {
             say(format!("manifest or file {name:?}: the name may hold letters, digits, dots, dashes and underscores"));
@@ -285,6 +337,21 @@ pub(crate) fn problems_of(pack: &PackDescriptor) -> Vec<String> {
         if !secrets.insert((&secret.namespace, &secret.name, &secret.key)) {
             say(format!("secret {}/{}: it is asked for twice", secret.namespace, secret.name));
         }
+    }
+    let mut migrations = HashSet::new();
+    for migration in &pack.migrations {
+        if !is_part_name(&migration.name) || !migrations.insert(&migration.name) {
+            say(format!("migration {:?}: the name is not valid or used twice", migration.name));
+        }
+        if semver::VersionReq::parse(&migration.from).is_err() {
+            say(format!("migration {}: from {:?} is not a range such as <1.1.0", migration.name, migration.from));
+        }
+        if !(1..=86_400).contains(&migration.timeout_seconds) {
+            say(format!("migration {}: timeout-seconds must be 1 to 86400", migration.name));
+        }
+    }
+    if !pack.migrations.is_empty() && semver::Version::parse(&pack.version).is_err() {
+        say(format!("version {:?} is not a semantic version, which migrations need", pack.version));
     }
     for gate in &pack.gates {
         if !is_subdomain(&gate.name) || !is_label(&gate.namespace) {
@@ -371,6 +438,12 @@ packs:
     gates:
       - { kind: deployment-available, namespace: hello, name: hello, timeout-seconds: 120 }
       - { kind: daemonset-ready, namespace: kube-system, name: kube-proxy, timeout-seconds: 120 }
+    migrations:
+      - name: move
+        from: "<1.20.2"
+        apply: { name: apply.yaml, source: apply.yaml }
+        undo: { name: undo.yaml, source: undo.yaml }
+        timeout-seconds: 60
 "#;
 
     #[test]
@@ -413,6 +486,10 @@ packs:
             ),
             ("kube-proxy, timeout-seconds: 120", "kube-proxy, timeout-seconds: 0", "timeout"),
             ("kind: daemonset-ready", "kind: daemonset-happy", "daemonset-happy"),
+            ("from: \"<1.20.2\"", "from: older", "not a range"),
+            ("name: undo.yaml", "name: apply.yaml", "used twice"),
+            ("name: move", "name: /move", "not valid"),
+            ("timeout-seconds: 60", "timeout-seconds: 0", "timeout"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let problems = BundleDefinition::parse(&GOOD.replacen(from, to, 1), Utf8Path::new("")).unwrap_err();
@@ -426,6 +503,10 @@ packs:
             .replace("version: 1.0.0", "version: x")
             .replace("\"0755\"", "\"x\"")
             .replace("1.20.2\n    l", "a/b\n    l");
-        assert_eq!(BundleDefinition::parse(&text, Utf8Path::new("")).unwrap_err().len(), 3);
+        assert_eq!(
+            BundleDefinition::parse(&text, Utf8Path::new("")).unwrap_err().len(),
+            4,
+            "the last one also since migrations compare versions"
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 
 use camino::Utf8PathBuf;
 
+use crate::delta::HeldBlob;
 use crate::index::Architecture;
 use crate::keys::KeyId;
 use crate::load::SinkError;
@@ -65,6 +66,14 @@ pub enum Error {
     Incomplete {
         /// Everything that is missing.
         missing: Vec<Missing>,
+    },
+    /// A delta whose base the site does not hold; all that is missing.
+    #[error("this store lacks {} blobs ({} bytes) that the bundle leaves out{}:{}", missing.len(), bytes_of(missing), made_on(base), Lines(&lines_of(missing)))]
+    NotHeld {
+        /// The bundles that it was made on.
+        base: Vec<String>,
+        /// Everything that is missing.
+        missing: Vec<HeldBlob>,
     },
     /// The bundle is for another machine.
     #[error("the bundle is for {found}, this needs one for {expected}")]
@@ -155,6 +164,18 @@ fn trusted_list(trusted: &[KeyId]) -> String {
     if names.is_empty() { "there are none".to_owned() } else { names.join(", ") }
 }
 
+fn bytes_of(missing: &[HeldBlob]) -> u64 {
+    missing.iter().map(|blob| blob.size).sum()
+}
+
+fn lines_of(missing: &[HeldBlob]) -> Vec<String> {
+    missing.iter().map(|blob| format!("{} ({} bytes)", blob.digest, blob.size)).collect()
+}
+
+fn made_on(base: &[String]) -> String {
+    if base.is_empty() { String::new() } else { format!("; it was made for sites that hold {}", base.join(", ")) }
+}
+
 /// One line per item, indented.
 struct Lines<'a, T>(&'a [T]);
 
@@ -170,7 +191,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Definition { .. } | Self::Source { .. } | Self::Key { .. } => 2,
-            Self::NotTrusted(_) | Self::Corrupt { .. } | Self::Incomplete { .. } | Self::Architecture { .. } => 4,
+            Self::NotTrusted(_)
+            | Self::Corrupt { .. }
+            | Self::Incomplete { .. }
+            | Self::NotHeld { .. }
+            | Self::Architecture { .. } => 4,
             Self::Registry { .. } | Self::Sink(_) | Self::Io { .. } => 1,
         }
     }
@@ -192,6 +217,10 @@ impl Error {
             }
             Self::Incomplete { .. } => {
                 "add the images to a pack in bundle.yaml, or name them under optional-images if they are not needed"
+            }
+            Self::NotHeld { .. } => {
+                "load a bundle that it was made on, or get a full one, or send the output of `cofferdam bundle inventory` to \
+                 the publisher for a delta that fits"
             }
             Self::Architecture { .. } => "get the bundle that was made for this machine's architecture",
             Self::Sink(_) | Self::Io { .. } => return None,

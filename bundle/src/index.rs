@@ -9,6 +9,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::delta::HeldBlob;
 use crate::oci::{Digest, ParseError, Reference};
 
 /// The version of the index that this crate writes and reads.
@@ -85,8 +86,14 @@ pub struct Index {
     pub packs: Vec<Pack>,
     /// Every image under its full reference.
     pub images: Vec<Image>,
-    /// Every blob, in stream order: manifests and configurations first, then layers and files.
+    /// Every blob of the stream, in its order: manifests and configurations first, then layers and files.
     pub blobs: Vec<Blob>,
+    /// Of a delta: the bundles that it was made on, as `NAME-VERSION`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub base: Vec<String>,
+    /// Of a delta: layers and files that are not inside, because the site must hold them already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<HeldBlob>,
     /// The file `oci-layout`.
     pub oci_layout: Content,
     /// The file `index.json`, the OCI image index of the layout.
@@ -140,6 +147,26 @@ pub struct PackDescriptor {
     pub gates: Vec<Gate>,
     /// References that the manifests may name though they are not inside.
     pub optional_images: Vec<Reference>,
+    /// What an upgrade to this version does before the manifests are applied, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub migrations: Vec<Migration>,
+}
+
+/// A change of data that an upgrade of a pack needs. It travels in the pack and says how it is undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub struct Migration {
+    /// Unique in the pack.
+    pub name: String,
+    /// The installed versions of the pack that need it, a range such as `<1.1.0`.
+    pub from: String,
+    /// Applied; the Jobs in it must complete. It may be applied again after a crash.
+    pub apply: PackManifest,
+    /// Applied by a rollback. Absent: only the snapshot of etcd undoes it, and a rollback restores that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undo: Option<PackManifest>,
+    /// How long its Jobs may take, in seconds on a normal machine.
+    pub timeout_seconds: u32,
 }
 
 /// The layer of the stack that a pack belongs to.
@@ -316,8 +343,19 @@ pub struct Content {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub struct Trust {
-    /// minisign public keys (the base64 line) that also sign later bundles. Empty: nothing changes.
+    /// minisign public keys (the base64 line): the only ones that a site with this bundle takes a later bundle from.
+    /// Empty: nothing changes.
     pub next_keys: Vec<String>,
+}
+
+impl PackDescriptor {
+    /// All Kubernetes YAML of the pack: its manifests, then those of its migrations.
+    pub fn all_manifests(&self) -> impl Iterator<Item = &PackManifest> {
+        let migrations = self.migrations.iter();
+        self.manifests
+            .iter()
+            .chain(migrations.flat_map(|migration| std::iter::once(&migration.apply).chain(&migration.undo)))
+    }
 }
 
 impl Pack {
@@ -338,8 +376,14 @@ impl Index {
         self.packs.iter().find(|pack| pack.name == name)
     }
 
-    /// Sum of the sizes of all blobs, in bytes: what an empty store needs.
+    /// Sum of the sizes of all blobs of the stream, in bytes: what an empty store needs.
     pub fn blob_bytes(&self) -> u64 {
         self.blobs.iter().map(|blob| blob.size).sum()
+    }
+
+    /// Everything that a site holds once the bundle was loaded: what is in the stream and what a delta left out.
+    pub fn contents(&self) -> impl Iterator<Item = HeldBlob> {
+        let stream = self.blobs.iter().map(|blob| HeldBlob { digest: blob.digest, size: blob.size });
+        stream.chain(self.held.iter().copied())
     }
 }

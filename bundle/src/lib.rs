@@ -8,6 +8,7 @@ mod archive;
 mod complete;
 pub mod create;
 pub mod definition;
+pub mod delta;
 mod error;
 mod frame;
 pub mod index;

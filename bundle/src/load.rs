@@ -10,6 +10,7 @@ use std::io::Read;
 use serde::Serialize;
 
 use crate::complete::Proof;
+use crate::delta::check_held;
 use crate::error::Error;
 use crate::index::{Architecture, Blob, Index};
 use crate::keys::{KeyId, TrustedKeys};
@@ -110,6 +111,10 @@ pub struct LoadReport {
     pub blobs_written: u64,
     /// Blobs that the sink held already.
     pub blobs_skipped: u64,
+    /// Of a delta: blobs that are not inside, because the site has to hold them.
+    pub blobs_left_out: u64,
+    /// Their bytes.
+    pub bytes_left_out: u64,
     /// Images in the bundle.
     pub images: u64,
     /// Packs in the bundle.
@@ -117,7 +122,8 @@ pub struct LoadReport {
 }
 
 /// Loads a bundle into a sink: one forward pass, bounded memory, nothing published unless all of it was verified and
-/// complete. Also skipped blobs are read and verified, so that a damaged bundle is never reported as loaded.
+/// complete. Of a delta, the sink is asked first for all that was left out, and nothing is given to it when one of them
+/// is missing. Also skipped blobs are read and verified, so that a damaged bundle is never reported as loaded.
 pub fn load(
     stream: impl Read,
     trust: &TrustedKeys,
@@ -125,14 +131,28 @@ pub fn load(
     options: &LoadOptions,
     progress: &mut dyn FnMut(&LoadProgress<'_>),
 ) -> Result<LoadReport, Error> {
-    let mut reader = Reader::open(stream, trust)?;
+    let reader = open(stream, trust, *options)?;
+    check_held(reader.index(), |blob| sink.holds(&blob.digest, blob.size))?;
+    pass(reader, sink, progress)
+}
+
+fn open<R: Read>(stream: R, trust: &TrustedKeys, options: LoadOptions) -> Result<Reader<R>, Error> {
+    let reader = Reader::open(stream, trust)?;
+    let found = reader.index().architecture;
+    match options.architecture {
+        Some(expected) if expected != found => Err(Error::Architecture { expected, found }),
+        _ => Ok(reader),
+    }
+}
+
+/// The one pass over an opened bundle.
+fn pass<R: Read>(
+    mut reader: Reader<R>,
+    sink: &mut dyn Sink,
+    progress: &mut dyn FnMut(&LoadProgress<'_>),
+) -> Result<LoadReport, Error> {
     // Shared with the proof while the reader moves on.
     let index = reader.shared_index();
-    if let Some(expected) = options.architecture
-        && expected != index.architecture
-    {
-        return Err(Error::Architecture { expected, found: index.architecture });
-    }
     let mut report = LoadReport {
         name: index.name.clone(),
         version: index.version.clone(),
@@ -143,6 +163,8 @@ pub fn load(
         bytes_skipped: 0,
         blobs_written: 0,
         blobs_skipped: 0,
+        blobs_left_out: index.held.len() as u64,
+        bytes_left_out: index.held.iter().map(|blob| blob.size).sum(),
         images: index.images.len() as u64,
         packs: index.packs.len() as u64,
     };
@@ -206,14 +228,15 @@ fn stream_share(blob: &Blob, counted: u64) -> u64 {
     }
 }
 
-/// Verifies a bundle: all that [`load`] does, but nothing is kept.
+/// Verifies a bundle: all that [`load`] does, but nothing is kept. Of a delta, that a site holds what was left out is
+/// not known here: the report counts it, and [`check_held`] asks a store.
 pub fn verify(
     stream: impl Read,
     trust: &TrustedKeys,
     options: &LoadOptions,
     progress: &mut dyn FnMut(&LoadProgress<'_>),
 ) -> Result<LoadReport, Error> {
-    load(stream, trust, &mut Discard, options, progress)
+    pass(open(stream, trust, *options)?, &mut Discard, progress)
 }
 
 /// Holds nothing, keeps nothing.

@@ -9,6 +9,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use crate::archive::{self, BLOCK, INDEX_NAME, LAYOUT_NAME, OCI_INDEX_NAME, SIGNATURE_NAME};
+use crate::delta;
 use crate::error::{Distrust, Error};
 use crate::frame::{self, CHUNK, Frame, FrameError, Stream};
 use crate::index::{Blob, Index, Packed, SCHEMA_VERSION};
@@ -325,6 +326,21 @@ fn check_index(index: &Index) -> Result<(), &'static str> {
     if total.is_none_or(|total| total > 1 << 60) {
         return Err("its sizes are beyond any medium");
     }
+    if !index.held.iter().all(|blob| digests.insert(blob.digest)) {
+        return Err("a blob that is left out is listed twice, or is also inside");
+    }
+    let left_out = index.held.iter().try_fold(total.unwrap_or_default(), |sum, blob| sum.checked_add(blob.size));
+    if left_out.is_none_or(|total| total > 1 << 60) {
+        return Err("its sizes are beyond any medium");
+    }
+    let needed = delta::proof_needs(index);
+    if index.held.iter().any(|blob| needed.contains(&blob.digest)) {
+        return Err("a manifest is left out");
+    }
+    let mut next = TrustedKeys::default();
+    if index.trust.next_keys.iter().any(|key| next.add(key).is_err()) {
+        return Err("a key that later bundles are signed with is not a minisign public key");
+    }
     let mut references = HashSet::new();
     if !index.images.iter().all(|image| references.insert(&image.reference)) {
         return Err("an image is listed twice");
@@ -338,7 +354,7 @@ fn check_index(index: &Index) -> Result<(), &'static str> {
     {
         return Err("a manifest is larger than 4 MiB");
     }
-    if index.packs.iter().flat_map(|pack| &pack.manifests).any(|manifest| manifest.size > YAML_LIMIT) {
+    if index.packs.iter().flat_map(|pack| pack.all_manifests()).any(|manifest| manifest.size > YAML_LIMIT) {
         return Err("a Kubernetes manifest is larger than 4 MiB");
     }
     if index.packs.iter().any(|pack| !crate::definition::problems_of(pack).is_empty()) {

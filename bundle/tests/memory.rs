@@ -11,6 +11,7 @@ use std::process::Command;
 
 use bench::{Bench, Layout};
 use bundle::create::{BundleDefinition, CreateOptions, RegistryOptions, create};
+use bundle::delta::Base;
 use bundle::keys::{SigningKey, TrustedKeys};
 use bundle::load::{BlobWriter, LoadOptions, Sink, SinkError, load};
 use bundle::oci::Digest;
@@ -100,8 +101,12 @@ fn measured_create() {
     let definition = BundleDefinition::read(&directory.join("bundle.yaml")).unwrap();
     let signing_key = SigningKey::load(&directory.join("keys/signing.key"), None).unwrap();
     let output = directory.join("big.tar.zst");
-    create(&definition, &CreateOptions { output, signing_key, registries: RegistryOptions::default() }, &mut |_| ())
-        .unwrap();
+    create(
+        &definition,
+        &CreateOptions { output, signing_key, registries: RegistryOptions::default(), base: Base::default() },
+        &mut |_| (),
+    )
+    .unwrap();
     println!("\npeak {}", peak());
 }
 

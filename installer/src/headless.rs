@@ -19,6 +19,7 @@ pub struct Console {
     is_terminal: bool,
     is_line_open: bool,
     weight: (u64, u64),
+    words: (&'static str, &'static str),
 }
 
 impl Console {
@@ -33,7 +34,15 @@ impl Console {
             is_terminal: std::io::stderr().is_terminal(),
             is_line_open: false,
             weight: (0, 0),
+            words: ("Installing", "is installed"),
         }
+    }
+
+    /// What is done to the site, and what it is afterwards; `Installing` and `is installed` unless it is said.
+    #[must_use]
+    pub fn saying(mut self, doing: &'static str, done: &'static str) -> Self {
+        self.words = (doing, done);
+        self
     }
 
     /// Takes an event.
@@ -45,7 +54,7 @@ impl Console {
         match event {
             Event::Started { site, steps, weight } => {
                 self.weight = (0, *weight);
-                self.line(&format!("Installing site {site}: {steps} steps"));
+                self.line(&format!("{} site {site}: {steps} steps", self.words.0));
             }
             Event::StepStarted { title, number, of, .. } => {
                 self.step_started = Instant::now();
@@ -70,7 +79,7 @@ impl Console {
             Event::Overall { weight, total } => self.weight = (*weight, *total),
             Event::Stopped { next } => self.line(&format!("Stopped before the step {next}")),
             Event::Finished { site } => {
-                self.line(&format!("Site {site} is installed, {} s", self.started.elapsed().as_secs()));
+                self.line(&format!("Site {site} {}, {} s", self.words.1, self.started.elapsed().as_secs()));
             }
         }
     }

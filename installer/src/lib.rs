@@ -17,3 +17,4 @@ pub mod site;
 pub mod step;
 pub mod support;
 pub mod ui;
+pub mod upgrade;

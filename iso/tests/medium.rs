@@ -48,7 +48,12 @@ impl Bench {
         let signing_key = SigningKey::load(&self.keys.secret, None).unwrap();
         create(
             &definition,
-            &CreateOptions { output: output.clone(), signing_key, registries: RegistryOptions::default() },
+            &CreateOptions {
+                output: output.clone(),
+                signing_key,
+                registries: RegistryOptions::default(),
+                base: bundle::delta::Base::default(),
+            },
             &mut |_| (),
         )
         .unwrap();

@@ -25,13 +25,15 @@ pub struct FastSite {
 }
 
 impl FastSite {
-    /// A bare host with the sample bundle on a read-only medium at `/media` and the answers in `/root/install.yaml`.
+    /// A bare host with the sample bundle on a read-only medium at `/media` and the answers in `/root/install.yaml`; all that is
+    /// made in the sample's folder, such as further releases, is in `/media/releases`.
     pub fn bare(sample: &Sample) -> Result<Self> {
         let lan = Lan::with_names(&[(ADDRESS, FQDN)])?;
         let options = HostOptions::new(NODE, ADDRESS)
             .name(ADDRESS, FQDN)
             .share(&sample.bundle, "/media/bundle.tar.zst", Access::ReadOnly)
-            .share(&sample.trust, "/media/trust.pub", Access::ReadOnly);
+            .share(&sample.trust, "/media/trust.pub", Access::ReadOnly)
+            .share(&sample.folder, "/media/releases", Access::ReadOnly);
         let host = FastHost::start(&lan, options)?;
         host.copy_in(&sample::cofferdam()?, "/root/cofferdam", 0o755)?;
         host.write_file("/root/install.yaml", answers(), 0o600)?;

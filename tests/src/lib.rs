@@ -5,6 +5,7 @@
 pub mod encrypted_site;
 pub mod fast_host;
 pub mod fast_site;
+pub mod outage;
 pub mod sample;
 pub mod terminal;
 pub mod virtual_machine;

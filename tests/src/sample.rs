@@ -29,21 +29,44 @@ pub fn cofferdam() -> Result<PathBuf> {
 
 /// Makes the sample in a folder. The Kubernetes in it is built first if this machine has none yet.
 pub fn make(folder: &Path) -> Result<Sample> {
-    let cofferdam = cofferdam()?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes/bundle.sh");
-    run(Command::new(script).arg(folder.join("source")))?;
-    run(Command::new(&cofferdam).args(["bundle", "keygen"]).arg(folder.join("keys")))?;
-    let bundle = folder.join("sample.tar.zst");
-    run(Command::new(&cofferdam)
-        .args(["bundle", "create", "-f"])
-        .arg(folder.join("source/bundle.yaml"))
-        .arg("-o")
-        .arg(&bundle)
-        .arg("--sign-key")
-        .arg(folder.join("keys/signing.key")))?;
+    run(Command::new(cofferdam()?).args(["bundle", "keygen"]).arg(folder.join("keys")))?;
     let trust = folder.join("trust.pub");
     std::fs::copy(folder.join("keys/signing.pub"), &trust).context("the public key")?;
+    let bundle = release(folder, "sample", &Release::default(), None)?;
     Ok(Sample { bundle, trust, folder: folder.to_owned() })
+}
+
+/// Which versions a release of the sample has.
+#[derive(Debug, Clone, Copy)]
+pub struct Release {
+    /// Of Kubernetes: the stamp of the same sources.
+    pub kubernetes: &'static str,
+    /// Of the bundle.
+    pub bundle: &'static str,
+    /// Of the workload's pack; see `kubernetes/bundle.sh` for what each one is.
+    pub hello: &'static str,
+}
+
+impl Default for Release {
+    fn default() -> Self {
+        Self { kubernetes: "v1.20.2", bundle: "1.0.0", hello: "1.0.0" }
+    }
+}
+
+/// Makes `NAME.tar.zst` of a release with the keys that lie in the folder; on a base it is a delta.
+pub fn release(folder: &Path, name: &str, release: &Release, base: Option<&Path>) -> Result<PathBuf> {
+    let source = folder.join(format!("source-{name}"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes/bundle.sh");
+    run(Command::new(script).arg(&source).args([release.kubernetes, release.bundle, release.hello]))?;
+    let bundle = folder.join(format!("{name}.tar.zst"));
+    let mut create = Command::new(cofferdam()?);
+    create.args(["bundle", "create", "-f"]).arg(source.join("bundle.yaml")).arg("-o").arg(&bundle);
+    create.arg("--sign-key").arg(folder.join("keys/signing.key"));
+    if let Some(base) = base {
+        create.arg("--base").arg(base);
+    }
+    run(&mut create)?;
+    Ok(bundle)
 }
 
 fn run(command: &mut Command) -> Result<()> {

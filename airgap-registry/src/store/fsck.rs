@@ -122,7 +122,7 @@ impl Store {
             Ok(records) => {
                 report.bundles = records.len() as u64;
                 for record in records {
-                    for blob in &record.index.blobs {
+                    for blob in record.index.contents() {
                         self.check_size(&record.path, &blob.digest, blob.size, &mut report)?;
                     }
                 }

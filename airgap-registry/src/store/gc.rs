@@ -155,7 +155,7 @@ impl Store {
         }
         for record in self.bundles()? {
             if !dropped.bundles.contains(&record.name()) {
-                live.extend(record.index.blobs.iter().map(|blob| blob.digest));
+                live.extend(record.index.contents().map(|blob| blob.digest));
             }
         }
         Ok(Marked { live, dead_links })

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+pub use bundle::delta::{HeldBlob, Inventory};
 use bundle::index::Index;
 use bundle::oci::{Algorithm, Digest, RepositoryName, Tag};
 use camino::Utf8PathBuf;
@@ -32,28 +33,6 @@ pub struct ListedTag {
     /// What it points to.
     pub digest: Digest,
     /// Bytes of the manifest and of all that it leads to, each blob once; what other images share is counted too.
-    pub size: u64,
-}
-
-/// What a site holds already: the base of a delta bundle.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct Inventory {
-    /// Always 1.
-    pub schema_version: u32,
-    /// The bundles that were published, as `NAME-VERSION`.
-    pub bundles: Vec<String>,
-    /// Every blob, sorted by digest.
-    pub blobs: Vec<HeldBlob>,
-}
-
-/// A blob of an inventory.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub struct HeldBlob {
-    /// Its digest.
-    pub digest: Digest,
-    /// Its size in bytes.
     pub size: u64,
 }
 

@@ -21,6 +21,7 @@
 //! are made after what they link to. Called by the server, by `bundle load` (as a `Sink`) and by the maintenance
 //! commands.
 
+mod activate;
 pub(crate) mod disk;
 #[cfg(test)]
 mod faults;

@@ -71,7 +71,7 @@ impl Store {
         let _guard = self.exclusive();
 
         let mut blobs = self.disk.batch();
-        for blob in &index.blobs {
+        for blob in index.contents() {
             let staged = layout::staged(self.root(), &blob.digest);
             if staged.exists() {
                 blobs.publish(&staged, &self.blob_path(&blob.digest))?;
@@ -87,7 +87,7 @@ impl Store {
         for (repository, digest) in &publication.blobs {
             self.rely_on(&linking, repository, digest)?;
         }
-        for blob in &index.blobs {
+        for blob in index.contents() {
             Disk::touch(&self.blob_path(&blob.digest))?;
         }
 
@@ -120,7 +120,7 @@ impl Store {
 
     /// What a bundle whose blobs are all held makes visible.
     pub(super) fn plan(&self, index: &Index) -> Result<Publication> {
-        for blob in &index.blobs {
+        for blob in index.contents() {
             if self.find(&blob.digest)?.is_none_or(|(_, size)| size != blob.size) {
                 return Err(self.missing(&blob.digest));
             }

@@ -54,6 +54,7 @@ packs:
         output: bench.path(if version == "1.0.0" { "sample.tar.zst" } else { "next.tar.zst" }),
         signing_key: SigningKey::load(&bench.path("keys/signing.key"), None).unwrap(),
         registries: RegistryOptions::default(),
+        base: bundle::delta::Base::default(),
     };
     let report = create(&BundleDefinition::read(&definition).unwrap(), &options, &mut |_| ()).unwrap();
     (report, TrustedKeys::load(&[bench.path("keys/signing.pub")]).unwrap())

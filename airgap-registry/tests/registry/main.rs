@@ -7,6 +7,7 @@ mod clients;
 mod closed;
 mod conformance;
 mod crash;
+mod delta;
 mod hardship;
 mod harness;
 mod http;

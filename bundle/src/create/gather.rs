@@ -12,7 +12,7 @@ use crate::complete::{Images, missing_images};
 use crate::definition::{BundleDefinition, FileDefinition, ManifestDefinition, PackDefinition};
 use crate::error::Error;
 use crate::frame::CHUNK;
-use crate::index::{Image, Pack, PackDescriptor};
+use crate::index::{Image, Pack, PackDescriptor, PackManifest};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, ImageIndex, ImageManifest, Platform, Reference, media_type};
 use crate::read::{MANIFEST_LIMIT, YAML_LIMIT};
 use crate::source::registry::Registry;
@@ -94,11 +94,11 @@ pub(super) fn gather(
     for (draft, pack) in drafts.into_iter().zip(&definition.packs) {
         let mut layers = Vec::new();
         let mut descriptor = draft;
-        for (part, source) in descriptor.manifests.iter_mut().zip(&pack.manifests) {
+        let optional = descriptor.optional_images.clone();
+        for (part, source) in manifests_mut(&mut descriptor).zip(pack.all_manifests()) {
             let bytes = read_yaml(pack, source, &definition.directory)?;
             let what = format!("pack {}, manifest {}", pack.name, part.name);
-            let optional = &pack.optional_images;
-            let found = missing_images(&world, &pack.name, optional, &part.name, part.template, &bytes)
+            let found = missing_images(&world, &pack.name, &optional, &part.name, part.template, &bytes)
                 .map_err(|why| refuse(&what, source.source.as_str(), why))?;
             missing.extend(found);
             let blob = SourceBlob::of_bytes(media_type::PACK_MANIFEST, bytes, &what);
@@ -122,6 +122,14 @@ pub(super) fn gather(
     let mut all = blobs.manifests;
     all.append(&mut blobs.contents);
     Ok(Gathered { blobs: all, images, packs, oci_index })
+}
+
+/// In the order of [`PackDescriptor::all_manifests`].
+fn manifests_mut(pack: &mut PackDescriptor) -> impl Iterator<Item = &mut PackManifest> {
+    let migrations = pack.migrations.iter_mut();
+    pack.manifests
+        .iter_mut()
+        .chain(migrations.flat_map(|migration| std::iter::once(&mut migration.apply).chain(migration.undo.as_mut())))
 }
 
 fn add_image(

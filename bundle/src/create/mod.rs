@@ -14,9 +14,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 pub use crate::definition::{BundleDefinition, FileDefinition, ImageDefinition, ManifestDefinition, PackDefinition};
 pub use crate::source::registry::RegistryOptions;
 
+use crate::delta::Base;
 use crate::error::Error;
 use crate::index::Index;
-use crate::keys::{KeyId, SigningKey};
+use crate::keys::{KeyId, SigningKey, TrustedKeys};
 use crate::source::registry::Registry;
 
 /// How a bundle is created.
@@ -29,6 +30,8 @@ pub struct CreateOptions {
     pub signing_key: SigningKey,
     /// How registries are reached.
     pub registries: RegistryOptions,
+    /// What the sites hold already: layers and files of it are left out. Empty: a full bundle.
+    pub base: Base,
 }
 
 /// What `create` does at the moment.
@@ -88,7 +91,20 @@ pub fn create(
 
     let mut registry = Registry::new(options.registries.clone(), pulled);
     let gathered = gather::gather(definition, &mut registry, progress)?;
+    let next_keys = next_keys(definition)?;
+    let (gathered, index) = write::draft(definition, gathered, &options.base, next_keys);
     let packed = write::pack(&gathered, work_path, progress)?;
-    let written = write::write(definition, gathered, &packed, &options.signing_key, &output, directory, progress)?;
+    let written = write::write(index, &gathered, &packed, &options.signing_key, &output, directory, progress)?;
     Ok(CreateReport { path: output, size: written.size, key_id: options.signing_key.id(), index: written.index })
+}
+
+/// The base64 lines of the public keys that later bundles are signed with.
+fn next_keys(definition: &BundleDefinition) -> Result<Vec<String>, Error> {
+    let paths: Vec<_> = definition.next_trust_keys.iter().map(|path| definition.directory.join(path)).collect();
+    TrustedKeys::load(&paths)?;
+    let line = |path: &Utf8PathBuf| {
+        let text = fs::read_to_string(path).map_err(|error| Error::io(format!("read {path}"), error))?;
+        Ok(text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default().to_owned())
+    };
+    paths.iter().map(line).collect()
 }

@@ -12,6 +12,7 @@ use super::gather::Gathered;
 use super::{Progress, Stage};
 use crate::archive::{self, INDEX_NAME, LAYOUT_NAME, OCI_INDEX_NAME, SIGNATURE_NAME};
 use crate::definition::BundleDefinition;
+use crate::delta::{self, Base};
 use crate::error::Error;
 use crate::frame::{CHUNK, PackedWriter, StoredWriter};
 use crate::index::{Blob, Content, Index, Packed, SCHEMA_VERSION, Trust};
@@ -100,26 +101,15 @@ fn write_member(
     put(&vec![0; usize::try_from(zeros).unwrap_or_default()])
 }
 
-/// Signs and writes the bundle.
-pub(super) fn write(
+/// The index without the frames, and what goes into the stream: of a delta, what the sites hold is left out.
+pub(super) fn draft(
     definition: &BundleDefinition,
-    gathered: Gathered,
-    spool: &Spool,
-    key: &SigningKey,
-    output: &Utf8Path,
-    directory: &Utf8Path,
-    progress: &mut dyn FnMut(&Progress<'_>),
-) -> Result<Written, Error> {
-    let layout = SourceBlob::of_bytes("", LAYOUT.to_vec(), "the layout");
-    let oci_index = SourceBlob::of_bytes("", gathered.oci_index, "the layout");
-    let content = |blob: &SourceBlob| Content { digest: blob.digest, size: blob.size };
-    let entry = |blob: &SourceBlob| Blob {
-        digest: blob.digest,
-        size: blob.size,
-        media_type: blob.media_type.clone(),
-        packed: spool.frames.get(&blob.digest).map(|(_, packed)| *packed),
-    };
-    let index = Index {
+    mut gathered: Gathered,
+    base: &Base,
+    next_keys: Vec<String>,
+) -> (Gathered, Index) {
+    let content = |bytes: &[u8]| Content { digest: Digest::sha256_of(bytes), size: bytes.len() as u64 };
+    let mut index = Index {
         schema_version: SCHEMA_VERSION,
         media_type: media_type::BUNDLE_INDEX.to_owned(),
         name: definition.name.clone(),
@@ -127,13 +117,38 @@ pub(super) fn write(
         architecture: definition.architecture,
         created: definition.created.clone(),
         upgrade_from: definition.upgrade_from.clone(),
-        packs: gathered.packs,
-        images: gathered.images,
-        blobs: gathered.blobs.iter().map(entry).collect(),
-        oci_layout: content(&layout),
-        oci_index: content(&oci_index),
-        trust: Trust::default(),
+        packs: std::mem::take(&mut gathered.packs),
+        images: std::mem::take(&mut gathered.images),
+        blobs: Vec::new(),
+        base: if base.is_empty() { Vec::new() } else { base.names() },
+        held: Vec::new(),
+        oci_layout: content(LAYOUT),
+        oci_index: content(&gathered.oci_index),
+        trust: Trust { next_keys },
     };
+    (gathered.blobs, index.held) = base.split(gathered.blobs, &delta::proof_needs(&index));
+    (gathered, index)
+}
+
+/// Signs and writes the bundle.
+pub(super) fn write(
+    mut index: Index,
+    gathered: &Gathered,
+    spool: &Spool,
+    key: &SigningKey,
+    output: &Utf8Path,
+    directory: &Utf8Path,
+    progress: &mut dyn FnMut(&Progress<'_>),
+) -> Result<Written, Error> {
+    let layout = SourceBlob::of_bytes("", LAYOUT.to_vec(), "the layout");
+    let oci_index = SourceBlob::of_bytes("", gathered.oci_index.clone(), "the layout");
+    let entry = |blob: &SourceBlob| Blob {
+        digest: blob.digest,
+        size: blob.size,
+        media_type: blob.media_type.clone(),
+        packed: spool.frames.get(&blob.digest).map(|(_, packed)| *packed),
+    };
+    index.blobs = gathered.blobs.iter().map(entry).collect();
     let bytes = serde_json::to_vec(&index).map_err(|error| refuse("the index", "bundle.yaml", error))?;
     if bytes.len() as u64 > INDEX_LIMIT {
         return Err(refuse("the index", "bundle.yaml", "it would be larger than 16 MiB"));

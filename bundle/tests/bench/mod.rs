@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use bundle::create::{BundleDefinition, CreateOptions, CreateReport, RegistryOptions, create};
+use bundle::delta::Base;
 use bundle::index::Index;
 use bundle::keys::{KeyFiles, SigningKey, TrustedKeys, keygen};
 use bundle::load::{BlobWriter, LoadOptions, LoadReport, Sink, SinkError, load};
@@ -55,11 +56,66 @@ impl Bench {
         output: &str,
         registries: RegistryOptions,
     ) -> Result<CreateReport, bundle::Error> {
+        self.create_on(yaml, output, registries, Base::default())
+    }
+
+    /// Creates a delta, or with an empty base a full bundle.
+    pub fn create_on(
+        &self,
+        yaml: &str,
+        output: &str,
+        registries: RegistryOptions,
+        base: Base,
+    ) -> Result<CreateReport, bundle::Error> {
         let definition = self.write("bundle.yaml", yaml);
         let definition = BundleDefinition::read(&definition)?;
         let signing_key = SigningKey::load(&self.keys.secret, None).unwrap();
-        let options = CreateOptions { output: self.path(output), signing_key, registries };
+        let options = CreateOptions { output: self.path(output), signing_key, registries, base };
         create(&definition, &options, &mut |_| ())
+    }
+
+    /// The members of a bundle behind a head that was signed anew with our own key: frames that fit the index, whatever it
+    /// says of what is left out.
+    pub fn forge_head(&self, bundle: &[u8], index: &Index) -> Vec<u8> {
+        let key = SigningKey::load(&self.keys.secret, None).unwrap();
+        let json = serde_json::to_vec(index).unwrap();
+        let signature = key.sign(&json, "forged");
+        // Two stored frames are passed over: 14 bytes of head, then blocks of 3 + size until the last one.
+        let mut at = 0;
+        for _ in 0..2 {
+            at += 14;
+            loop {
+                let head = u32::from_le_bytes([bundle[at], bundle[at + 1], bundle[at + 2], 0]);
+                at += 3 + usize::try_from(head >> 3).unwrap();
+                if head & 1 == 1 {
+                    break;
+                }
+            }
+        }
+        let member = |name: &str, content: &[u8]| {
+            let mut header = tar::Header::new_ustar();
+            header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_mode(0o644);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_size(content.len() as u64);
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_cksum();
+            let mut bytes = [header.as_bytes(), content].concat();
+            bytes.resize(bytes.len().next_multiple_of(512), 0);
+            let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0xc0, 0x38];
+            frame.extend((bytes.len() as u64).to_le_bytes());
+            let blocks: Vec<_> = bytes.chunks(128 * 1024).collect();
+            for (at, block) in blocks.iter().enumerate() {
+                let head = u32::try_from(block.len()).unwrap() << 3 | u32::from(at + 1 == blocks.len());
+                frame.extend(&head.to_le_bytes()[..3]);
+                frame.extend(*block);
+            }
+            frame
+        };
+        let index = member("cofferdam/index.json", &json);
+        [index, member("cofferdam/index.json.minisig", signature.as_bytes()), bundle[at..].to_vec()].concat()
     }
 
     /// Loads bytes into memory.
@@ -293,7 +349,7 @@ impl Sink for MemorySink {
 
     fn publish(&mut self, index: &Index, index_bytes: &[u8], signature: &[u8]) -> Result<(), SinkError> {
         let mut state = self.state.lock().unwrap();
-        assert!(index.blobs.iter().all(|blob| state.blobs.contains_key(&blob.digest)), "published before all is held");
+        assert!(index.contents().all(|blob| state.blobs.contains_key(&blob.digest)), "published before all is held");
         state.published.push((index.clone(), index_bytes.to_vec(), signature.to_vec()));
         Ok(())
     }

@@ -96,7 +96,13 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(id: &str, outcome: Outcome, measured: impl Into<String>, threshold: impl Into<String>, hint: &str) -> Self {
+    pub(crate) fn new(
+        id: &str,
+        outcome: Outcome,
+        measured: impl Into<String>,
+        threshold: impl Into<String>,
+        hint: &str,
+    ) -> Self {
         Self {
             id: id.to_owned(),
             outcome,
@@ -127,7 +133,7 @@ impl Finding {
     }
 
     /// No one can let it pass.
-    fn hard(mut self) -> Self {
+    pub(crate) fn hard(mut self) -> Self {
         self.hard = true;
         self
     }

@@ -5,9 +5,10 @@ use std::io::{IsTerminal as _, Read, Write as _};
 use std::time::{Duration, Instant};
 
 use bundle::create::{CreateOptions, RegistryOptions, Stage};
+use bundle::delta::{Base, INVENTORY_LIMIT, check_held};
 use bundle::index::{Architecture, Index};
 use bundle::keys::{SigningKey, TrustedKeys};
-use bundle::load::{LoadOptions, LoadProgress, LoadReport};
+use bundle::load::{LoadOptions, LoadProgress, LoadReport, SinkError};
 use bundle::read::Head;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Subcommand, ValueEnum};
@@ -42,6 +43,21 @@ pub(super) enum Bundle {
         /// Credentials of registries, in the format of Docker's config.json
         #[arg(long)]
         auth_file: Option<Utf8PathBuf>,
+        /// Make a delta: leave out what sites hold that have loaded these bundles
+        #[arg(long)]
+        base: Vec<Utf8PathBuf>,
+        /// Make a delta: leave out what a site holds, by its `bundle inventory`
+        #[arg(long, conflicts_with = "base")]
+        have: Option<Utf8PathBuf>,
+    },
+    /// What a store holds, as JSON: the base of the next delta
+    #[command(
+        after_help = "Example: cofferdam bundle inventory --store /var/lib/cofferdam/data/registry > site-a.json"
+    )]
+    Inventory {
+        /// The store's directory
+        #[arg(long)]
+        store: Utf8PathBuf,
     },
     /// Show what is inside, without trusting it
     Inspect {
@@ -60,6 +76,9 @@ pub(super) enum Bundle {
         /// Public keys; one of them must have signed it
         #[arg(long, required = true)]
         trust: Vec<Utf8PathBuf>,
+        /// Of a delta: also read and check what it leaves out, in this store
+        #[arg(long)]
+        store: Option<Utf8PathBuf>,
         #[arg(long)]
         json: bool,
         /// Progress: text for people, or JSON lines on stderr
@@ -107,26 +126,20 @@ impl Bundle {
                     files.secret, files.public, files.id
                 ))
             }
-            Self::Create { file, output, sign_key, ca_file, auth_file } => {
-                create(&file, &output, &sign_key, ca_file, auth_file)
+            Self::Create { file, output, sign_key, ca_file, auth_file, base, have } => create(
+                &file,
+                &output,
+                &sign_key,
+                RegistryOptions { ca_file, auth_file },
+                base_of(&base, have.as_deref())?,
+            ),
+            Self::Inventory { store } => {
+                let inventory = super::registry::existing(&store)?.inventory();
+                print_json(&inventory.map_err(|error| super::registry::failure(&error))?)
             }
             Self::Inspect { bundle, json, trust } => inspect(&bundle, json, &trust),
-            Self::Verify { bundle, trust, json, progress } => {
-                let trust = TrustedKeys::load(&trust).map_err(|error| failure(&error))?;
-                let mut meter = Meter::new(progress);
-                let report = bundle::load::verify(open(&bundle)?, &trust, &LoadOptions::default(), &mut |progress| {
-                    meter.show(progress);
-                })
-                .map_err(|error| failure(&error))?;
-                if json {
-                    print_json(&report)
-                } else {
-                    let LoadReport { name, version, key_id, .. } = &report;
-                    print(&format!(
-                        "{name} {version}: good, signed by {key_id}, {} read\n",
-                        megabytes(report.bytes_read)
-                    ))
-                }
+            Self::Verify { bundle, trust, store, json, progress } => {
+                verify(&bundle, &trust, store.as_deref(), json, progress)
             }
             Self::Load { bundle, store, trust, json, progress } => load(&bundle, &store, &trust, json, progress),
             Self::Schema { index: true } => print_json(&Index::json_schema()),
@@ -154,17 +167,10 @@ fn open(path: &Utf8Path) -> Result<Box<dyn Read>, Failure> {
     Ok(Box::new(file))
 }
 
-fn create(
-    file: &Utf8Path,
-    output: &Utf8Path,
-    sign_key: &Utf8Path,
-    ca_file: Option<Utf8PathBuf>,
-    auth_file: Option<Utf8PathBuf>,
-) -> Outcome {
+fn create(file: &Utf8Path, output: &Utf8Path, sign_key: &Utf8Path, registries: RegistryOptions, base: Base) -> Outcome {
     let definition = bundle::definition::BundleDefinition::read(file).map_err(|error| failure(&error))?;
     let signing_key = SigningKey::load(sign_key, None).map_err(|error| failure(&error))?;
-    let registries = RegistryOptions { ca_file, auth_file };
-    let options = CreateOptions { output: output.to_owned(), signing_key, registries };
+    let options = CreateOptions { output: output.to_owned(), signing_key, registries, base };
     let mut last = (Stage::Gather, String::new());
     let mut at = Instant::now();
     let report = bundle::create::create(&definition, &options, &mut |progress| {
@@ -184,13 +190,75 @@ fn create(
     })
     .map_err(|error| failure(&error))?;
     print(&format!(
-        "{}: {}, {} images, {} blobs, signed by {}\n",
+        "{}: {}, {} images, {} blobs{}, signed by {}\n",
         report.path,
         megabytes(report.size),
         report.index.images.len(),
         report.index.blobs.len(),
+        left_out(&report.index),
         report.key_id
     ))
+}
+
+/// The words about what a delta leaves out; nothing for a full bundle.
+fn left_out(index: &Index) -> String {
+    if index.held.is_empty() {
+        return String::new();
+    }
+    let bytes = megabytes(index.held.iter().map(|blob| blob.size).sum());
+    format!(", {} left out ({bytes}) that sites with {} hold", index.held.len(), index.base.join(", "))
+}
+
+/// What the sites hold. A base is only read, not trusted: what it says wrongly, a site reports as missing.
+fn base_of(bundles: &[Utf8PathBuf], inventory: Option<&Utf8Path>) -> Result<Base, Failure> {
+    let mut base = Base::default();
+    for path in bundles {
+        let head = Head::read(open(path)?).map_err(|error| failure(&error))?;
+        base.add_bundle(&head.untrusted_index().map_err(|error| failure(&error))?);
+    }
+    if let Some(path) = inventory {
+        let fail =
+            |why: String| Failure::new(super::code::CONFIG, format!("cannot use the inventory {path}: {why}"), None);
+        let mut json = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(INVENTORY_LIMIT + 1).read_to_end(&mut json));
+        read.map_err(|error| fail(error.to_string()))?;
+        base.add_inventory(&json).map_err(fail)?;
+    }
+    Ok(base)
+}
+
+fn verify(
+    bundle: &Utf8Path,
+    trust: &[Utf8PathBuf],
+    store: Option<&Utf8Path>,
+    json: bool,
+    format: ProgressFormat,
+) -> Outcome {
+    let trust = TrustedKeys::load(trust).map_err(|error| failure(&error))?;
+    if let Some(store) = store {
+        let index = Head::read(open(bundle)?).and_then(|head| head.verify(&trust)).map_err(|error| failure(&error))?;
+        let store = super::registry::existing(store)?;
+        check_held(index.index(), |held| {
+            store.has_intact(held).map_err(|error| SinkError::new("look into the store", error))
+        })
+        .map_err(|error| failure(&error))?;
+    }
+    let mut meter = Meter::new(format);
+    let report =
+        bundle::load::verify(open(bundle)?, &trust, &LoadOptions::default(), &mut |progress| meter.show(progress))
+            .map_err(|error| failure(&error))?;
+    if json {
+        return print_json(&report);
+    }
+    let delta = match (report.blobs_left_out, store) {
+        (0, _) => String::new(),
+        (count, Some(store)) => format!(", {count} blobs that it leaves out are good in {store}"),
+        (count, None) => {
+            format!(", {count} blobs ({}) left out: check them with --store DIR", megabytes(report.bytes_left_out))
+        }
+    };
+    let LoadReport { name, version, key_id, .. } = &report;
+    print(&format!("{name} {version}: good, signed by {key_id}, {} read{delta}\n", megabytes(report.bytes_read)))
 }
 
 fn inspect(path: &Utf8Path, as_json: bool, trust: &[Utf8PathBuf]) -> Outcome {
@@ -224,15 +292,19 @@ fn inspect(path: &Utf8Path, as_json: bool, trust: &[Utf8PathBuf]) -> Outcome {
             text.push_str(&format!("  file {} ({})\n", file.name, megabytes(file.size)));
         }
     }
-    text.push_str(&format!("{} blobs, {} in all\n", index.blobs.len(), megabytes(index.blob_bytes())));
+    let size = megabytes(index.blob_bytes());
+    text.push_str(&format!("{} blobs, {size} in all{}\n", index.blobs.len(), left_out(&index)));
     print(&text)
 }
 
 fn load(path: &Utf8Path, store: &Utf8Path, trust: &[Utf8PathBuf], json: bool, format: ProgressFormat) -> Outcome {
     let trust = TrustedKeys::load(trust).map_err(|error| failure(&error))?;
     if path != "-" {
-        // Not even the store's directory is made for a bundle that is not trusted.
-        Head::read(open(path)?).and_then(|head| head.check(&trust)).map_err(|error| failure(&error))?;
+        // Not even the store's directory is made for a bundle that is not trusted, or for a delta without its base.
+        let reader = Head::read(open(path)?).and_then(|head| head.verify(&trust)).map_err(|error| failure(&error))?;
+        if !store.join("version").exists() {
+            check_held(reader.index(), |_| Ok::<_, SinkError>(false)).map_err(|error| failure(&error))?;
+        }
     }
     let mut store = super::registry::open_store(store)?;
     let mut meter = Meter::new(format);

@@ -1,7 +1,7 @@
 //! The command line. Each command's file reads its arguments, calls the crate that owns the work, and prints.
 //!
 //! Data goes to stdout (JSON with `--json`), progress and errors to stderr. Exit codes: 0 ok, 1 unexpected, 2 config,
-//! 3 preflight, 4 bundle not trusted, 5 step failed and can be resumed, 6 cancelled.
+//! 3 preflight, 4 bundle not trusted, 5 step failed and can be resumed, 6 cancelled, 7 upgrade failed and was undone.
 
 mod bundle;
 mod certs;
@@ -13,6 +13,7 @@ mod iso;
 mod registry;
 mod resume;
 mod status;
+mod upgrade;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -57,6 +58,12 @@ enum Command {
     /// The medium that carries a bundle
     #[command(subcommand)]
     Iso(iso::Iso),
+    /// Offline upgrades of an installed site
+    #[command(subcommand)]
+    Upgrade(upgrade::Upgrade),
+    /// Who did what to this site
+    #[command(subcommand)]
+    Audit(upgrade::Audit),
     /// The installed site at a glance
     Status(status::Status),
     /// Print the version
@@ -85,6 +92,11 @@ pub(crate) struct Failure {
 pub(crate) mod code {
     pub(crate) const UNEXPECTED: u8 = 1;
     pub(crate) const CONFIG: u8 = 2;
+    pub(crate) const PREFLIGHT: u8 = 3;
+    pub(crate) const BUNDLE: u8 = 4;
+    pub(crate) const STEP: u8 = 5;
+    /// An upgrade failed and was undone.
+    pub(crate) const WENT_BACK: u8 = 7;
     pub(crate) const CANCELLED: u8 = 6;
 }
 
@@ -122,6 +134,8 @@ pub fn main() -> ExitCode {
         Command::Registry(command) => command.run(),
         Command::Certs(command) => command.run(),
         Command::Iso(command) => command.run(),
+        Command::Upgrade(command) => command.run(),
+        Command::Audit(command) => command.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Version => print(concat!("cofferdam ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Completions { shell } => {
@@ -177,6 +191,7 @@ mod tests {
         insta::assert_json_snapshot!("schema-facts", crate::facts::Facts::json_schema());
         insta::assert_json_snapshot!("schema-report", crate::check::Report::json_schema());
         insta::assert_json_snapshot!("schema-index", bundle::index::Index::json_schema());
+        insta::assert_json_snapshot!("schema-upgrade", schemars::schema_for!(crate::upgrade::UpgradePlan));
     }
 
     #[test]

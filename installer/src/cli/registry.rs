@@ -52,6 +52,13 @@ pub(super) enum Registry {
         #[arg(long)]
         json: bool,
     },
+    /// Let the tags point to a bundle's images again that was loaded before
+    Activate {
+        /// NAME-VERSION, as `bundle inventory` lists it
+        bundle: String,
+        #[arg(long)]
+        store: Utf8PathBuf,
+    },
     /// List repositories and tags
     #[command(after_help = "Example: cofferdam registry ls --store /srv/registry --json")]
     Ls {
@@ -115,6 +122,7 @@ impl Registry {
                 }
                 print(&gc_table(&report))
             }
+            Self::Activate { bundle, store } => existing(&store)?.activate(&bundle).map_err(|error| failure(&error)),
             Self::Ls { store, json } => {
                 let list = existing(&store)?.list().map_err(|error| failure(&error))?;
                 if json {
@@ -264,11 +272,11 @@ pub(super) fn open_store(path: &Utf8Path) -> Result<Store, Failure> {
     Store::create(path).map_err(|error| failure(&error))
 }
 
-fn existing(path: &Utf8Path) -> Result<Store, Failure> {
+pub(super) fn existing(path: &Utf8Path) -> Result<Store, Failure> {
     Store::open(path).map_err(|error| failure(&error))
 }
 
-fn failure(error: &Error) -> Failure {
+pub(super) fn failure(error: &Error) -> Failure {
     Failure::new(code::UNEXPECTED, error, error.hint())
 }
 

@@ -24,6 +24,7 @@ use crate::ui::run::signals::Signals;
 use crate::ui::run::{self, Ended, SharedHost, Start};
 use crate::ui::terminal::Terminal;
 use crate::ui::theme::Theme;
+use crate::upgrade::audit;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cofferdam resume")]
@@ -43,12 +44,15 @@ struct Interrupted {
 impl Resume {
     pub(super) fn run(self) -> Outcome {
         prepare::require_root()?;
+        if let Some(outcome) = super::upgrade::resume(self.events.as_deref()) {
+            return outcome;
+        }
         let host: SharedHost = Arc::new(RealHost);
         let Some(plan) = stored_plan(&*host)? else {
             let hint = "`cofferdam install --config install.yaml` begins one".to_owned();
             return Err(Failure::new(code::CONFIG, "there is no interrupted installation on this host", Some(hint)));
         };
-        if is_installed(&*host, &plan)? {
+        if is_installed(&*host)? {
             return print(&format!("site {} is installed; nothing is left to do\n", plan.site));
         }
         let interrupted = Interrupted::read(&*host, plan)?;
@@ -102,7 +106,7 @@ pub(super) fn offer(terminal: &mut Terminal, theme: Theme, host: &SharedHost) ->
         Ok(None) => return None,
         Err(failure) => return Some(Err(failure)),
     };
-    match is_installed(&**host, &plan) {
+    match is_installed(&**host) {
         Ok(false) => {}
         // What is said to somebody who wants to install a second time is another page's business.
         Ok(true) => return None,
@@ -150,9 +154,17 @@ pub(super) fn unattended(
         answers,
         stop: &stop,
     };
-    engine
-        .run(&mut |event| console.hear(event))
-        .map_err(|error| Failure::new(run::exit_code(&error), &error, Some(error.hint())))?;
+    let (who, subject) = (audit::who(), format!("site {}, {}", plan.site, plan.bundle));
+    let note = |result, detail: &str| {
+        audit::append(&**host, &who, "install", &subject, result, detail).map_err(Failure::unexpected)
+    };
+    note("begun", "")?;
+    engine.run(&mut |event| console.hear(event)).map_err(|error| {
+        // What failed is told in any case.
+        let _ = note("failed", &error.to_string());
+        Failure::new(run::exit_code(&error), &error, Some(error.hint()))
+    })?;
+    note("done", "")?;
     print(&ready(plan))
 }
 
@@ -203,8 +215,9 @@ fn stored_plan(host: &dyn Host) -> Result<Option<Plan>, Failure> {
     text.map(|text| serde_json::from_str(&text).map_err(Failure::unexpected)).transpose()
 }
 
-fn is_installed(host: &dyn Host, plan: &Plan) -> Result<bool, Failure> {
-    Ok(State::read(host).map_err(Failure::unexpected)?.is_some_and(|state| state.index == plan.index))
+/// The record is the last step of an installation; an upgrade changes what it says.
+fn is_installed(host: &dyn Host) -> Result<bool, Failure> {
+    Ok(State::read(host).map_err(Failure::unexpected)?.is_some())
 }
 
 fn ready(plan: &Plan) -> String {

@@ -108,7 +108,10 @@ fn text(report: &Report) -> String {
         format!("Site        {} at {}", state.site, state.fqdn),
         match state.installed.as_str() {
             "" => format!("Bundle      {} {}, NOT INSTALLED YET", state.bundle, state.version),
-            when => format!("Bundle      {} {}, installed {when}", state.bundle, state.version),
+            when => match &state.upgraded {
+                None => format!("Bundle      {} {}, installed {when}", state.bundle, state.version),
+                Some(time) => format!("Bundle      {} {}, since the upgrade of {time}", state.bundle, state.version),
+            },
         },
     ];
     if let Some(Unfinished { steps_done, steps, last }) = &report.unfinished {

@@ -13,6 +13,8 @@ pub mod network;
 pub mod speed;
 pub mod storage;
 
+pub(crate) use speed::slowness;
+
 use std::net::IpAddr;
 use std::time::Duration;
 

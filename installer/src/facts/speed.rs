@@ -19,7 +19,7 @@ const CHUNKS: usize = 9;
 const STARTS: usize = 20;
 
 /// 1 to 20, in halves.
-pub(super) fn slowness(host: &dyn Host) -> f64 {
+pub(crate) fn slowness(host: &dyn Host) -> f64 {
     let zeroes = vec![0_u8; CHUNK];
     let hashes = (0..CHUNKS).map(|_| {
         let started = host.now();

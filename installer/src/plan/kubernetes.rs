@@ -11,23 +11,36 @@ use crate::layout;
 const PATIENT_FROM: f64 = 3.0;
 
 /// What the bundle's Kubernetes pack says.
-pub(super) struct Kubernetes {
-    version: String,
-    api: &'static str,
+pub(crate) struct Kubernetes {
+    /// For example `1.20.2`.
+    pub(crate) version: String,
+    /// `kubeadm.k8s.io/…`
+    pub(crate) api: &'static str,
     images: Vec<String>,
-    repository: String,
-    etcd_tag: String,
-    has_coredns: bool,
+    /// The repository that kubeadm prefixes to its images.
+    pub(crate) repository: String,
+    /// Tag of the etcd image.
+    pub(crate) etcd_tag: String,
+    /// The whole name of the etcd image.
+    pub(crate) etcd: String,
+    /// Tag of the `coredns` image, if there is one.
+    pub(crate) coredns_tag: Option<String>,
     /// The sandbox image.
-    pub(super) pause: String,
+    pub(crate) pause: String,
 }
 
 impl Kubernetes {
-    pub(super) fn of(index: &Index) -> Result<Self, PlanError> {
+    pub(crate) fn of(index: &Index) -> Result<Self, PlanError> {
         let bundle = || format!("{} {}", index.name, index.version);
-        let pack = layer(index, Layer::Kubernetes)
+        let pack = crate::upgrade::newest_kubernetes(index)
             .ok_or_else(|| PlanError::MissingLayer { bundle: bundle(), layer: "kubernetes" })?;
         layer(index, Layer::Network).ok_or_else(|| PlanError::MissingLayer { bundle: bundle(), layer: "network" })?;
+        Self::of_pack(index, pack)
+    }
+
+    /// What one Kubernetes pack of a bundle says; a bundle may carry older ones as stepping stones.
+    pub(crate) fn of_pack(index: &Index, pack: &Pack) -> Result<Self, PlanError> {
+        let bundle = || format!("{} {}", index.name, index.version);
         let images: Vec<String> = pack.images.iter().map(|image| image.reference.to_string()).collect();
         let find = |name: &'static str| {
             images
@@ -42,14 +55,15 @@ impl Kubernetes {
             find(name)?;
         }
         let (_, apiserver, _) = find("kube-apiserver")?;
-        let (_, _, etcd_tag) = find("etcd")?;
+        let (etcd, _, etcd_tag) = find("etcd")?;
         let (pause, _, _) = find("pause")?;
         Ok(Self {
             api: config_api(&pack.version).ok_or_else(|| PlanError::Version { version: pack.version.clone() })?,
             version: pack.version.clone(),
             repository: apiserver.trim_end_matches("/kube-apiserver").to_owned(),
             etcd_tag: etcd_tag.to_owned(),
-            has_coredns: find("coredns").is_ok(),
+            etcd: etcd.to_owned(),
+            coredns_tag: find("coredns").ok().map(|(_, _, tag)| tag.to_owned()),
             pause: pause.to_owned(),
             images,
         })
@@ -165,7 +179,7 @@ impl Kubernetes {
             "addon kube-proxy",
             object("daemonset/kube-proxy rolebinding/kube-proxy -n kube-system"),
         );
-        if self.has_coredns {
+        if self.coredns_tag.is_some() {
             phase(
                 "coredns",
                 "Apply CoreDNS",

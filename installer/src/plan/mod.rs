@@ -12,7 +12,7 @@ use camino::Utf8PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use kubernetes::minor as kubernetes_minor;
+pub(crate) use kubernetes::{Kubernetes, bracketed, minor as kubernetes_minor};
 
 use crate::config::{Certificates, Encryption, InstallConfig, KeyDerivation, Tpm2};
 use crate::facts::Facts;
@@ -253,6 +253,11 @@ pub enum Action {
     },
     /// Records the finished site.
     RecordSite,
+    /// What only an upgrade does.
+    Upgrade {
+        /// Which of it.
+        what: crate::upgrade::Action,
+    },
 }
 
 /// Where the data volume comes from.
@@ -506,18 +511,26 @@ fn apply(packs: &[&bundle::index::Pack], layers: std::ops::RangeInclusive<Layer>
 }
 
 /// Steps under construction.
-struct Steps {
-    slowness: f64,
-    steps: Vec<Step>,
+pub(crate) struct Steps {
+    pub(crate) slowness: f64,
+    pub(crate) steps: Vec<Step>,
 }
 
 impl Steps {
-    fn add(&mut self, id: &str, title: &str, weight: u32, limit: u64, action: Action) {
+    pub(crate) fn add(&mut self, id: &str, title: &str, weight: u32, limit: u64, action: Action) {
         self.add_retried(id, title, weight, limit, 1, action);
     }
 
     /// `limit` is in seconds on a normal server; 0 means that the step watches over its own progress.
-    fn add_retried(&mut self, id: &str, title: &str, weight: u32, limit: u64, attempts: u32, action: Action) {
+    pub(crate) fn add_retried(
+        &mut self,
+        id: &str,
+        title: &str,
+        weight: u32,
+        limit: u64,
+        attempts: u32,
+        action: Action,
+    ) {
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_possible_truncation,
@@ -530,7 +543,7 @@ impl Steps {
 }
 
 /// One second for each 100 MB.
-fn weight_of(bytes: u64) -> u32 {
+pub(crate) fn weight_of(bytes: u64) -> u32 {
     u32::try_from(bytes / 100_000_000).unwrap_or(u32::MAX)
 }
 
@@ -617,7 +630,10 @@ pub(crate) fn server_names(config: &InstallConfig) -> Vec<String> {
 }
 
 /// The packs that are installed: all of the lower layers, and of `storage` and `addon` those that were asked for.
-fn chosen_packs<'a>(config: &InstallConfig, index: &'a Index) -> Result<Vec<&'a bundle::index::Pack>, PlanError> {
+pub(crate) fn chosen_packs<'a>(
+    config: &InstallConfig,
+    index: &'a Index,
+) -> Result<Vec<&'a bundle::index::Pack>, PlanError> {
     let asked = config.cluster.packs.as_ref();
     for name in asked.into_iter().flatten() {
         if index.pack(name).is_none() {
@@ -628,9 +644,12 @@ fn chosen_packs<'a>(config: &InstallConfig, index: &'a Index) -> Result<Vec<&'a 
             });
         }
     }
+    // Older Kubernetes packs are stepping stones of an upgrade.
+    let newest = crate::upgrade::newest_kubernetes(index).map(|pack| &pack.name);
     let mut packs: Vec<_> = index
         .packs
         .iter()
+        .filter(|pack| pack.layer != Layer::Kubernetes || Some(&pack.name) == newest)
         .filter(|pack| pack.layer < Layer::Storage || asked.is_none_or(|asked| asked.contains(&pack.name)))
         .collect();
     packs.sort_by_key(|pack| pack.layer);

@@ -16,7 +16,7 @@ pub(super) fn wait_for_api(context: &Context, report: &mut Report) -> Result<(),
     context.wait("the API server is not ready", report, ask_api)
 }
 
-fn ask_api(context: &Context) -> Result<Result<(), String>, StepError> {
+pub(crate) fn ask_api(context: &Context) -> Result<Result<(), String>, StepError> {
     let output = context.host.run(&context.kubectl(["get", "--raw", "/readyz"]), &mut |_| {})?;
     Ok(if output.success() { Ok(()) } else { Err(last_line(&output.stderr)) })
 }
@@ -47,11 +47,11 @@ fn ask_node(context: &Context) -> Result<Result<(), String>, StepError> {
 }
 
 /// Status and message of a condition of a Kubernetes object.
-pub(super) fn condition(object: &Value, kind: &str) -> Option<(bool, String)> {
+pub(crate) fn condition(object: &Value, kind: &str) -> Option<(bool, String)> {
     let condition = object["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == kind)?;
     Some((condition["status"] == "True", condition["message"].as_str().unwrap_or_default().to_owned()))
 }
 
-pub(super) fn last_line(text: &str) -> String {
+pub(crate) fn last_line(text: &str) -> String {
     text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("no answer").trim().to_owned()
 }

@@ -41,7 +41,7 @@ pub(super) fn write_disk(
 }
 
 /// All other secrets of the site.
-pub(super) fn run(context: &Context, recipients: &[String], directory: Option<&Utf8Path>) -> Result<(), StepError> {
+pub(crate) fn run(context: &Context, recipients: &[String], directory: Option<&Utf8Path>) -> Result<(), StepError> {
     if recipients.is_empty() {
         return Ok(());
     }

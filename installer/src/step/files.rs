@@ -1,13 +1,24 @@
 //! `pack.files:NAME`: the files of a pack at their places on the host, taken from the registry's store. Done when each
 //! has the content and mode that the signed index says.
 
+use bundle::index::InstallTarget;
+
 use super::{Context, Report, StepError, blob_path, mode};
 use crate::engine::event::Progress;
 use crate::host::{EntryKind, HostExt};
 
 pub(super) fn done(context: &Context, pack: &str) -> Result<bool, StepError> {
+    installed(context, pack, None)
+}
+
+pub(super) fn run(context: &Context, pack: &str, report: &mut Report) -> Result<(), StepError> {
+    install(context, pack, None, report)
+}
+
+/// Whether the targets of a pack are as they should be: all of them, or only those at these paths.
+pub(crate) fn installed(context: &Context, pack: &str, only: Option<&[String]>) -> Result<bool, StepError> {
     for file in &context.pack(pack)?.files {
-        for target in &file.install {
+        for target in file.install.iter().filter(|target| is_wanted(target, only)) {
             let path = target.path.as_str().into();
             let mode = mode(&target.mode)?;
             let is_there = if file.template {
@@ -29,12 +40,23 @@ pub(super) fn done(context: &Context, pack: &str) -> Result<bool, StepError> {
     Ok(true)
 }
 
-pub(super) fn run(context: &Context, pack: &str, report: &mut Report) -> Result<(), StepError> {
+fn is_wanted(target: &InstallTarget, only: Option<&[String]>) -> bool {
+    only.is_none_or(|paths| paths.contains(&target.path))
+}
+
+/// Puts the targets of a pack at their places: all of them, or only those at these paths.
+pub(crate) fn install(
+    context: &Context,
+    pack: &str,
+    only: Option<&[String]>,
+    report: &mut Report,
+) -> Result<(), StepError> {
     let pack = context.pack(pack)?;
-    let total = pack.files.iter().map(|file| file.install.len()).sum();
+    let targets = pack.files.iter().flat_map(|file| &file.install);
+    let total = targets.filter(|target| is_wanted(target, only)).count();
     let mut done = 0;
     for file in &pack.files {
-        for target in &file.install {
+        for target in file.install.iter().filter(|target| is_wanted(target, only)) {
             report(Progress::Items { done, total, item: target.path.clone() });
             let (path, mode) = (target.path.as_str().into(), mode(&target.mode)?);
             if file.template {

@@ -119,7 +119,8 @@ fn discard_certificates(context: &Context) -> Result<(), StepError> {
 }
 
 fn parameters<'c>(context: &'c Context) -> Option<(&'c str, KubeadmParameters)> {
-    context.plan.steps.iter().find_map(|step| match &step.action {
+    // An upgrade over several minor versions configures each of them in its turn.
+    std::iter::once(context.step).chain(&context.plan.steps).find_map(|step| match &step.action {
         Action::ConfigureKubernetes { version, api, image_repository, etcd_tag, patient } => Some((
             version.as_str(),
             KubeadmParameters {

@@ -35,8 +35,14 @@ use crate::layout;
 use crate::plan::{Action, Plan, Step};
 
 pub(crate) use certificates::{import_files, judge_files};
+pub(crate) use cluster::{ask_api as api_answers, condition, last_line};
+pub(crate) use escrow::run as seal_escrow;
+pub(crate) use files::{install as install_files, installed as files_installed};
+pub(crate) use kubeadm::KubeadmParameters;
 pub use kubeadm::render_kubeadm_config;
+pub(crate) use record::upgraded as record_upgrade;
 pub use record::{PackState, State};
+pub(crate) use registry::ready as registry_answers;
 
 /// Why a step failed.
 #[derive(Debug, thiserror::Error)]
@@ -130,16 +136,16 @@ impl StepError {
 
 /// A step with all it needs.
 pub struct Context<'a> {
-    host: &'a dyn Host,
-    config: &'a InstallConfig,
-    plan: &'a Plan,
+    pub(crate) host: &'a dyn Host,
+    pub(crate) config: &'a InstallConfig,
+    pub(crate) plan: &'a Plan,
     index: &'a Index,
-    signed_index: (&'a [u8], &'a [u8]),
+    pub(crate) signed_index: (&'a [u8], &'a [u8]),
     step: &'a Step,
     answers: &'a dyn Answers,
 }
 
-type Report<'a> = dyn FnMut(Progress) + 'a;
+pub(crate) type Report<'a> = dyn FnMut(Progress) + 'a;
 
 impl<'a> Context<'a> {
     pub(crate) fn new(engine: &Engine<'a>, step: &'a Step) -> Self {
@@ -178,6 +184,7 @@ impl<'a> Context<'a> {
                 administrator::done(self, name, *password, ssh_keys)
             }
             Action::RecordSite => record::done(self),
+            Action::Upgrade { what } => crate::upgrade::done(self, what),
         }
     }
 
@@ -204,15 +211,16 @@ impl<'a> Context<'a> {
             Action::SealEscrow { recipients, directory } => escrow::run(self, recipients, directory.as_deref()),
             Action::MakeAdministrator { name, ssh_keys, .. } => administrator::run(self, name, ssh_keys),
             Action::RecordSite => record::run(self),
+            Action::Upgrade { what } => crate::upgrade::run_step(self, what, report),
         }
     }
 
     /// The step's limit; a day for those that watch over their own progress.
-    fn limit(&self) -> Duration {
+    pub(crate) fn limit(&self) -> Duration {
         Duration::from_secs(if self.step.limit == 0 { 86_400 } else { self.step.limit })
     }
 
-    fn must<I: IntoIterator<Item = S>, S: Into<String>>(
+    pub(crate) fn must<I: IntoIterator<Item = S>, S: Into<String>>(
         &self,
         program: &str,
         arguments: I,
@@ -220,7 +228,7 @@ impl<'a> Context<'a> {
         Ok(self.host.must(&Command::new(program).args(arguments).limit(self.limit()))?)
     }
 
-    fn succeeds<I: IntoIterator<Item = S>, S: Into<String>>(
+    pub(crate) fn succeeds<I: IntoIterator<Item = S>, S: Into<String>>(
         &self,
         program: &str,
         arguments: I,
@@ -229,7 +237,7 @@ impl<'a> Context<'a> {
     }
 
     /// `kubectl` as the cluster's administrator.
-    fn kubectl<I: IntoIterator<Item = S>, S: Into<String>>(&self, arguments: I) -> Command {
+    pub(crate) fn kubectl<I: IntoIterator<Item = S>, S: Into<String>>(&self, arguments: I) -> Command {
         Command::new("kubectl")
             .arg(format!("--kubeconfig={}", layout::ADMIN_KUBECONFIG))
             .args(arguments)
@@ -244,7 +252,7 @@ impl<'a> Context<'a> {
     }
 
     /// Asks again and again until the answer is true or the step's limit is over.
-    fn wait(
+    pub(crate) fn wait(
         &self,
         what: &str,
         report: &mut Report,
@@ -270,7 +278,7 @@ impl<'a> Context<'a> {
     }
 
     /// The text of a manifest or file of a pack, from the registry's store, variables replaced.
-    fn rendered(&self, digest: &Digest, size: u64, template: bool) -> Result<Zeroizing<String>, StepError> {
+    pub(crate) fn rendered(&self, digest: &Digest, size: u64, template: bool) -> Result<Zeroizing<String>, StepError> {
         let path = blob_path(digest);
         let text = self.host.read_text(&path)?.ok_or_else(|| StepError::State {
             what: format!("the store lacks the blob {digest} ({size} bytes)"),
@@ -310,7 +318,7 @@ impl<'a> Context<'a> {
 }
 
 /// Where the registry's store keeps a blob.
-fn blob_path(digest: &Digest) -> Utf8PathBuf {
+pub(crate) fn blob_path(digest: &Digest) -> Utf8PathBuf {
     let hex = digest.hex();
     Utf8Path::new(layout::STORE).join("blobs").join(digest.algorithm().name()).join(&hex[..2]).join(hex)
 }

@@ -25,6 +25,9 @@ pub struct State {
     pub node: String,
     /// When it was finished, RFC 3339; empty while the installation is not.
     pub installed: String,
+    /// When it was last upgraded, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgraded: Option<String>,
     /// The bundle's name.
     pub bundle: String,
     /// The bundle's version.
@@ -72,6 +75,7 @@ impl State {
             fqdn: config.site.fqdn.clone(),
             node: config.node.name.clone(),
             installed: String::new(),
+            upgraded: None,
             bundle: index.name.clone(),
             version: index.version.clone(),
             index: plan.index.clone(),
@@ -82,12 +86,7 @@ impl State {
             disk: plan.destroys.first().map(|disk| disk.path.clone()),
             ca_fingerprint: authority.first().map(|certificate| certificate.sha256.to_string()).unwrap_or_default(),
             accepted: config.accept.clone(),
-            packs: index
-                .packs
-                .iter()
-                .filter(|pack| is_installed(plan, &pack.name))
-                .map(|pack| PackState { name: pack.name.clone(), version: pack.version.clone() })
-                .collect(),
+            packs: packs(index, |name| is_installed(plan, name)),
         })
     }
 }
@@ -105,7 +104,32 @@ pub(super) fn run(context: &Context) -> Result<(), StepError> {
     for path in [layout::REQUEST_KEY, layout::PASTED_KEY] {
         context.host.remove(path.into())?;
     }
-    let text = serde_json::to_string_pretty(&state)
+    write(context, &state)
+}
+
+/// Records that the site runs the release of the context now.
+pub(crate) fn upgraded(context: &Context) -> Result<(), StepError> {
+    let mut state = State::read(context.host)?.ok_or_else(|| StepError::State {
+        what: "the record of the site is gone".to_owned(),
+        hint: "`cofferdam upgrade rollback` puts it back from the snapshot".to_owned(),
+    })?;
+    state.upgraded = Some(context.host.now().to_string());
+    state.bundle.clone_from(&context.index.name);
+    state.version.clone_from(&context.index.version);
+    state.index.clone_from(&context.plan.index);
+    let chosen = crate::plan::chosen_packs(context.config, context.index);
+    let chosen: Vec<&str> = chosen.iter().flatten().map(|pack| pack.name.as_str()).collect();
+    state.packs = packs(context.index, |name| chosen.contains(&name));
+    write(context, &state)
+}
+
+fn packs(index: &Index, is_installed: impl Fn(&str) -> bool) -> Vec<PackState> {
+    let packs = index.packs.iter().filter(|pack| is_installed(&pack.name));
+    packs.map(|pack| PackState { name: pack.name.clone(), version: pack.version.clone() }).collect()
+}
+
+fn write(context: &Context, state: &State) -> Result<(), StepError> {
+    let text = serde_json::to_string_pretty(state)
         .map_err(|error| StepError::State { what: error.to_string(), hint: "report this as a bug".to_owned() })?;
     Ok(context.host.write(layout::STATE.into(), format!("{text}\n").as_bytes(), 0o644)?)
 }

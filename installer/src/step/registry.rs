@@ -28,7 +28,7 @@ pub(super) fn run(context: &Context, address: IpAddr) -> Result<(), StepError> {
 }
 
 /// Whether the registry answers by the site's name and with a certificate of the site CA.
-pub(super) fn ready(context: &Context) -> Result<(), String> {
+pub(crate) fn ready(context: &Context) -> Result<(), String> {
     let roots = context.host.read_text(&entry("site-ca.crt")).map_err(|error| error.to_string())?;
     let answer = context
         .host

@@ -26,9 +26,15 @@ impl SimulatedHost {
         if !self.alive()?.active.contains("containerd.service") {
             return Ok(bad("cannot reach containerd"));
         }
+        if arguments[2] != "images" {
+            return self.ctr_etcd(arguments);
+        }
         let (namespace, verb) = (arguments[1], arguments[3]);
         match verb {
             "list" => {
+                if arguments.len() == 4 {
+                    return Ok(self.list_images(namespace));
+                }
                 assert_eq!(arguments[4], "--quiet");
                 let label = arguments.get(5).map(|filter| {
                     assert_eq!(*filter, "labels.\"io.cri-containerd.pinned\"==pinned");
@@ -83,6 +89,9 @@ impl SimulatedHost {
     }
 
     pub(super) fn kubeadm(&self, arguments: &[&str]) -> Done<Ended> {
+        if arguments[0] == "upgrade" {
+            return self.kubeadm_upgrade(arguments);
+        }
         assert_eq!(arguments[..2], ["init", "phase"]);
         let end = arguments.iter().position(|word| *word == "--config").unwrap();
         assert!(self.alive()?.has(arguments[end + 1]), "kubeadm's configuration");
@@ -120,8 +129,8 @@ impl SimulatedHost {
                 return self.start_all(&["kubelet.service"]);
             }
             "upload-config all" => {
+                self.store_config()?;
                 for name in [
-                    "configmap/kube-system/kubeadm-config",
                     "rolebinding/kube-system/kubeadm:nodes-kubeadm-config",
                     "configmap/kube-system/kubelet-config",
                     "role/kube-system/kubeadm:kubelet-config",
@@ -142,10 +151,10 @@ impl SimulatedHost {
                 return self.start_all(&["kubelet.service"]);
             }
             "addon kube-proxy" => {
+                self.store_addon("daemonset", "kube-proxy")?;
                 for name in [
                     "serviceaccount/kube-system/kube-proxy",
                     "configmap/kube-system/kube-proxy",
-                    "daemonset/kube-system/kube-proxy",
                     "clusterrolebinding/kube-system/kubeadm:node-proxier",
                     "role/kube-system/kube-proxy",
                     "rolebinding/kube-system/kube-proxy",
@@ -154,10 +163,10 @@ impl SimulatedHost {
                 }
             }
             "addon coredns" => {
+                self.store_addon("deployment", "coredns")?;
                 for name in [
                     "configmap/kube-system/coredns",
                     "serviceaccount/kube-system/coredns",
-                    "deployment/kube-system/coredns",
                     "service/kube-system/kube-dns",
                 ] {
                     self.object(name)?;
@@ -188,12 +197,14 @@ impl SimulatedHost {
         Ok(good())
     }
 
-    fn manifest(&self, name: &str) -> Done<()> {
+    pub(super) fn manifest(&self, name: &str) -> Done<()> {
         let path = format!("/etc/kubernetes/manifests/{name}.yaml");
-        self.effect(|state| state.put(&path, format!("kind: Pod # {name}").as_bytes(), 0o600))
+        let tag = if name == "etcd" { self.configured("imageTag: ") } else { self.configured("kubernetesVersion: ") };
+        let text = format!("kind: Pod\n  - image: registry.k8s.io/{name}:{tag}\n");
+        self.effect(|state| state.put(&path, text.as_bytes(), 0o600))
     }
 
-    fn object(&self, name: &str) -> Done<()> {
+    pub(super) fn object(&self, name: &str) -> Done<()> {
         self.effect(|state| {
             let clock = state.clock;
             state.objects.entry(name.to_owned()).or_insert((clock, json!({})));
@@ -201,6 +212,8 @@ impl SimulatedHost {
     }
 
     pub(super) fn kubectl(&self, arguments: &[&str], input: &[u8]) -> Done<Ended> {
+        let arguments: Vec<&str> =
+            arguments.iter().copied().filter(|word| !word.starts_with("--request-timeout=")).collect();
         let file = arguments[0].strip_prefix("--kubeconfig=").unwrap();
         if !self.alive()?.has(file) {
             return Ok(bad("no kubeconfig"));
@@ -209,17 +222,30 @@ impl SimulatedHost {
             return Ok(bad("The connection to the server was refused"));
         }
         match arguments[1..] {
-            ["get", "--raw", "/readyz"] => Ok(said("ok")),
+            ["get", "--raw", "/readyz"] => Ok(truth(!self.alive()?.has_fault("api"))),
             ["get", "nodes", selector, "-o", "name"] => {
                 assert_eq!(selector, "-l=node-role.kubernetes.io/control-plane");
                 let is_marked = self.alive()?.objects.contains_key("node-role//control-plane");
                 Ok(said(if is_marked { "node/rack7-a\n" } else { "" }))
             }
             ["get", "node", "rack7-a", "-o", "json"] => {
-                let ready = self.alive()?.object_is_ready("daemonset/network/network");
+                let ready = self.alive()?.node_is_ready();
                 let condition =
                     json!({"type": "Ready", "status": if ready { "True" } else { "False" }, "message": "cni"});
                 Ok(said(json!({"status": {"conditions": [condition]}}).to_string()))
+            }
+            ["exec", ..] => self.etcdctl(&arguments[1..]),
+            ["delete", resource, name, "-n", namespace, "--ignore-not-found", ..] => {
+                self.delete_object(resource, name, namespace)
+            }
+            ["get", "--raw", path] => Ok(self.raw(path)),
+            ["get", "deployments,daemonsets,statefulsets", ..] => Ok(said("{\"items\": []}")),
+            ["get", "nodes" | "pods" | "poddisruptionbudgets", ref rest @ ..] => {
+                Ok(self.list_objects(arguments[2], rest))
+            }
+            ["drain" | "uncordon", ..] => {
+                self.effect(|_| {})?;
+                Ok(good())
             }
             ["get", ref rest @ ..] => Ok(self.get_objects(rest)),
             ["create", "-f", "-"] => {
@@ -277,13 +303,19 @@ impl SimulatedHost {
         if format == "name" {
             return truth(true);
         }
+        if names[0].starts_with("configmap/") {
+            return said(state.objects[&names[0]].1.to_string());
+        }
         let (name, (_, object)) = (&names[0], &state.objects[&names[0]]);
         let mut object = object.clone();
         let ready = state.object_is_ready(name);
         object["metadata"]["generation"] = json!(1);
         object["status"] = json!({
             "observedGeneration": 1, "numberReady": i32::from(ready), "desiredNumberScheduled": 1,
-            "conditions": [{"type": "Available", "status": if ready { "True" } else { "False" }, "message": "starting"}],
+            "conditions": [
+                {"type": "Available", "status": if ready { "True" } else { "False" }, "message": "starting"},
+                {"type": "Complete", "status": if ready { "True" } else { "False" }, "message": ""},
+            ],
         });
         said(object.to_string())
     }
@@ -304,7 +336,7 @@ impl State {
     /// A workload is ready ten seconds after it was applied and after the API server came.
     pub fn object_is_ready(&self, name: &str) -> bool {
         let Some((since, _)) = self.objects.get(name) else { return false };
-        self.api_is_up() && self.clock >= since + 10
+        self.api_is_up() && self.clock >= since + 10 && !(name == "deployment/portal/portal" && self.has_fault("pack"))
     }
 }
 

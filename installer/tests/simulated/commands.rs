@@ -87,7 +87,7 @@ impl SimulatedHost {
             "findmnt" => Ok(truth(self.alive()?.mounts.contains_key(arguments[2]))),
             "systemctl" => self.systemctl(&arguments),
             "sync" => {
-                assert_eq!(arguments, ["--file-system", "/var/lib/containerd"]);
+                assert_eq!(arguments[0], "--file-system");
                 Ok(good())
             }
             "journalctl" => {
@@ -158,8 +158,10 @@ impl SimulatedHost {
                 })?;
                 Ok(good())
             }
+            "setpriv" if arguments.contains(&"activate") => self.activate(&arguments),
             "setpriv" if arguments.contains(&"verify") => self.verify(&arguments),
             "setpriv" => self.load(&arguments, watch),
+            "rm" | "mv" | "df" => self.files(program, &arguments),
             "containerd" => Ok(said("containerd github.com/containerd/containerd v1.7.27 05044ec")),
             "ctr" => self.ctr(&arguments),
             "kubeadm" => self.kubeadm(&arguments),
@@ -248,7 +250,20 @@ impl SimulatedHost {
                 }
                 if now { self.start_all(&units) } else { Ok(good()) }
             }
+            "disable" => {
+                for unit in &units {
+                    self.effect(|state| {
+                        state.enabled.remove(*unit);
+                    })?;
+                }
+                Ok(good())
+            }
             "start" | "restart" => self.start_all(&units),
+            "show" => {
+                assert_eq!(arguments[1..3], ["--property=MainPID", "--value"]);
+                let is_active = self.state.borrow().active.contains(units[0]);
+                Ok(said(if is_active { super::upgrade::process_of(units[0]).to_owned() } else { "0".to_owned() }))
+            }
             "is-active" => Ok(truth(units.iter().any(|unit| self.state.borrow().active.contains(*unit)))),
             "is-enabled" => Ok(truth(units.iter().any(|unit| self.state.borrow().enabled.contains(*unit)))),
             other => panic!("systemctl {other}"),
@@ -304,6 +319,9 @@ impl SimulatedHost {
             }
             watch(&format!("{{\"done\":{},\"total\":{}}}", number + 1, self.medium.blobs.len()));
         }
+        // Tags before the record, as the store publishes them.
+        let active = format!("{}/active", layout::STORE);
+        self.effect(|state| own(state, &active, self.medium.name.as_bytes()))?;
         let path = format!("{}/bundles/{}.json", layout::STORE, self.medium.name);
         self.effect(|state| own(state, &path, &self.medium.index))?;
         Ok(self.counts())
@@ -436,6 +454,7 @@ impl State {
             other => return Err(format!("the simulated host does not know {other}")),
         }
         self.active.insert(unit.to_owned());
+        self.run_program(unit);
         Ok(())
     }
 }

@@ -6,7 +6,11 @@
 
 mod cluster;
 mod commands;
+#[allow(dead_code, reason = "for upgrades")]
+pub mod release;
+#[allow(dead_code, reason = "for installations")]
 pub mod small_bundle;
+mod upgrade;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,7 +65,7 @@ pub struct Medium {
 }
 
 /// All of the host.
-#[derive(Default)]
+#[derive(Default, Clone)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a state of its own of the model")]
 pub struct State {
     pub nodes: BTreeMap<String, Node>,
@@ -88,6 +92,8 @@ pub struct State {
     pub secrets_made: Vec<String>,
     /// Each time the encryption configuration was written.
     pub encryption_made: usize,
+    /// What does not work once the second release is there.
+    pub fault: Option<&'static str>,
 }
 
 pub struct SimulatedHost {
@@ -216,6 +222,12 @@ impl State {
         }
         let place = self.place(path);
         self.parents(&place);
+        let is_static_pod = path.starts_with("/etc/kubernetes/manifests/");
+        if is_static_pod && self.nodes.get(&place).is_none_or(|node| node.content.as_deref() != Some(content)) {
+            // The kubelet starts it anew.
+            let clock = self.clock;
+            self.api_since = self.api_since.map(|_| clock);
+        }
         self.nodes.insert(place, Node { content: Some(content.to_vec()), mode, owner: "root".to_owned() });
     }
 
@@ -357,10 +369,12 @@ impl Host for SimulatedHost {
         let trusted = |path: &str| state.text(path).is_some_and(|text| text == request.roots_pem);
         let answers = match request.port {
             layout::REGISTRY_PORT => {
-                state.active.contains("cofferdam-registry.service") && trusted("/etc/cofferdam/tls/site-ca.crt")
+                !state.has_fault("registry")
+                    && state.active.contains("cofferdam-registry.service")
+                    && trusted("/etc/cofferdam/tls/site-ca.crt")
             }
             layout::API_PORT => state.api_is_up() && trusted("/etc/kubernetes/pki/ca.crt"),
-            443 => state.object_is_ready("deployment/portal/portal"),
+            443 => state.object_is_ready("deployment/portal/portal") && !state.has_fault("rehearsal"),
             port => panic!("nobody should ask port {port}"),
         };
         if answers {

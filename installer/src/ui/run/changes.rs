@@ -48,7 +48,10 @@ pub(super) fn changes(plan: &Plan, run: &Run) -> Vec<String> {
             ) => "a Kubernetes control plane in /etc/kubernetes".to_owned(),
             (Action::SealEscrow { .. }, _) => format!("the escrow in {}", layout::ESCROW),
             (Action::MakeAdministrator { name, .. }, _) => format!("the account {name}"),
-            (Action::VerifyBundle { .. } | Action::Rehearse { .. } | Action::RecordSite, _) => continue,
+            (
+                Action::VerifyBundle { .. } | Action::Rehearse { .. } | Action::RecordSite | Action::Upgrade { .. },
+                _,
+            ) => continue,
         };
         if lines.last() != Some(&line) && !lines.contains(&line) {
             lines.push(line);
