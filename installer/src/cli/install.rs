@@ -20,7 +20,8 @@ use crate::headless::Console;
 use crate::host::real::RealHost;
 use crate::host::{Host, HostExt};
 use crate::layout;
-use crate::plan::{self, Machine, Plan};
+use crate::live;
+use crate::plan::{self, Machine, Plan, SystemImage};
 use crate::step::{State, StepError};
 
 #[derive(Debug, Args)]
@@ -86,7 +87,7 @@ impl Install {
         }
         refuse_findings(&report)?;
         refuse_certificate(&host, &config)?;
-        let plan = compute(&config, &facts, &signed)?;
+        let plan = compute(&host, &config, &facts, &signed)?;
         if self.plan_only {
             return if self.json { print_json(&plan) } else { print(&plan.to_text()) };
         }
@@ -189,10 +190,23 @@ impl Signed {
     }
 }
 
-fn compute(config: &InstallConfig, facts: &Facts, signed: &Signed) -> Result<Plan, Failure> {
-    let machine = Machine::of(config, facts)
-        .and_then(|machine| plan::plan(config, &machine, &signed.index, &signed.digest, signed.bytes));
-    machine.map_err(|error| Failure::new(code::CONFIG, &error, Some(error.hint().to_owned())))
+fn compute(host: &dyn Host, config: &InstallConfig, facts: &Facts, signed: &Signed) -> Result<Plan, Failure> {
+    let system = system(host)?;
+    let plan = Machine::of(config, facts).and_then(|machine| {
+        let machine = Machine { system, ..machine };
+        plan::plan(config, &machine, &signed.index, &signed.digest, signed.bytes)
+    });
+    plan.map_err(|error| Failure::new(code::CONFIG, &error, Some(error.hint().to_owned())))
+}
+
+/// The operating system that goes onto the disk: that of the medium, verified, when this is its live system.
+fn system(host: &dyn Host) -> Result<Option<SystemImage>, Failure> {
+    if !live::is_live(host).map_err(Failure::unexpected)? {
+        return Ok(None);
+    }
+    let failed = |error: live::LiveError| super::medium::failure(&error);
+    live::medium::mount(host, &mut |text| say(text)).map_err(failed)?;
+    live::medium::verified(host).map(Some).map_err(failed)
 }
 
 fn refuse_second_run(host: &dyn Host) -> Outcome {

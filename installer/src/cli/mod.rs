@@ -8,6 +8,7 @@ mod certs;
 mod config;
 mod install;
 mod iso;
+mod medium;
 mod registry;
 mod status;
 
@@ -45,9 +46,12 @@ enum Command {
     /// Keys and certificates
     #[command(subcommand)]
     Certs(certs::Certs),
-    /// The medium that carries a bundle
+    /// The medium that a bare server boots, and the one that only carries a bundle
     #[command(subcommand)]
     Iso(iso::Iso),
+    /// What the live system of a boot medium does before an installation
+    #[command(subcommand, hide = true)]
+    Medium(medium::Medium),
     /// The installed site at a glance
     Status(status::Status),
     /// Print the version
@@ -106,6 +110,7 @@ pub fn main() -> ExitCode {
         Command::Registry(command) => command.run(),
         Command::Certs(command) => command.run(),
         Command::Iso(command) => command.run(),
+        Command::Medium(command) => command.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Version => print(concat!("cofferdam ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Completions { shell } => {

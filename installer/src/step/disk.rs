@@ -22,24 +22,55 @@ const KEY_BITS: u32 = 512;
 const KEY_SLOTS_AREA: &str = "2m";
 /// In sectors of 512 bytes: 16 MiB, where cryptsetup puts the data by itself.
 const DATA_OFFSET: &str = "32768";
-const SYSTEMD_CRYPTSETUP: &str = "/lib/systemd/systemd-cryptsetup";
+pub(super) const SYSTEMD_CRYPTSETUP: &str = "/lib/systemd/systemd-cryptsetup";
 const HEADER_BACKUP: &str = "/run/cofferdam/luks-header";
 
+/// Public key of the signatures on PCR 11; systemd's stub leaves it there (systemd-stub(7)).
+const PCR_KEY: &str = "/run/systemd/tpm2-pcr-public-key.pem";
+
 pub(super) fn done(context: &Context, disk: &Disk) -> Result<bool, StepError> {
+    if is_appliance(context) {
+        if !context.is_live()? {
+            return Ok(true);
+        }
+        // Without its escrow in this system the volume would end as one that nobody can open.
+        let escrow = context.host.look(&Utf8Path::new(layout::ESCROW).join("disk.age"))?;
+        if escrow.is_none() || context.host.look(&Utf8Path::new("/dev/mapper").join(layout::VOLUME))?.is_none() {
+            return Ok(false);
+        }
+    }
+    is_proven(context, disk)
+}
+
+/// Whether the disk is one of an appliance, where the live system made all partitions.
+fn is_appliance(context: &Context) -> bool {
+    context.plan.steps.iter().any(|step| matches!(step.action, Action::PartitionDisk { .. }))
+}
+
+/// Whether the header carries our token, for this site and bundle.
+fn is_proven(context: &Context, disk: &Disk) -> Result<bool, StepError> {
     if !context.succeeds("cryptsetup", ["isLuks", "--type", "luks2", &disk.path])? {
         return Ok(false);
     }
     let metadata = metadata(context, &disk.path)?;
-    Ok(tokens(&metadata).any(|token| token["type"] == TOKEN && token["site"] == context.config.site.name.as_str()))
+    let is_ours = |token: &Value| token["type"] == TOKEN && token["site"] == context.config.site.name.as_str();
+    Ok(tokens(&metadata).any(is_ours))
 }
 
 pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepError> {
-    let Action::EncryptDisk { disk, tpm2, pcrs, key_derivation, escrow_recipients, escrow_directory } =
+    let Action::EncryptDisk { disk, tpm2, pcrs, signed_pcrs, key_derivation, escrow_recipients, escrow_directory } =
         &context.step.action
     else {
         return Ok(());
     };
     let mut say = |text: &str| report(Progress::Note { text: text.to_owned() });
+    if is_appliance(context) {
+        if *tpm2 && keep(context, disk)? {
+            say("the volume of an interrupted installation is kept: the TPM opened it");
+            return Ok(());
+        }
+        super::target::release(context)?;
+    }
     close(context)?;
     let key = certs::RecoveryKey::generate()
         .map_err(|error| StepError::Certificates { what: "recovery key", reason: error.to_string() })?;
@@ -65,6 +96,7 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         let enrol = Command::new("systemd-cryptenroll")
             .args(["--unlock-key-file=/dev/stdin", "--tpm2-device=auto"])
             .arg(format!("--tpm2-pcrs={pcrs}"))
+            .args(signature_policy(signed_pcrs))
             .arg(&disk.path)
             .stdin(secret)
             .limit(context.limit());
@@ -103,6 +135,24 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         .limit(context.limit());
     context.host.must(&import)?;
     Ok(())
+}
+
+/// Opens the volume of an interrupted run with the TPM and mounts it; `false` when it is none, and then it is closed again.
+fn keep(context: &Context, disk: &Disk) -> Result<bool, StepError> {
+    if !is_proven(context, disk)? || super::target::mount(context, &disk.path).is_err() {
+        return Ok(false);
+    }
+    super::target::is_interrupted(context)
+}
+
+/// The TPM's key may be used while the PCRs have a value that the owner of the system's image has signed: so the next
+/// version opens the volume too.
+fn signature_policy(pcrs: &[u8]) -> Vec<String> {
+    if pcrs.is_empty() {
+        return Vec::new();
+    }
+    let list = pcrs.iter().map(u8::to_string).collect::<Vec<_>>().join("+");
+    vec![format!("--tpm2-public-key={PCR_KEY}"), format!("--tpm2-public-key-pcrs={list}")]
 }
 
 /// Closes what an earlier attempt left open.
