@@ -76,7 +76,7 @@ for unit in ldconfig.service systemd-hwdb-update.service systemd-journal-catalog
 done
 rm -f "$tree/etc/systemd/system/containerd.service" "$tree/etc/systemd/system/multi-user.target.wants/containerd.service"
 ln -sf /usr/lib/systemd/system/multi-user.target "$tree/etc/systemd/system/default.target"
-units=(systemd-networkd.service systemd-timesyncd.service nftables.service cofferdam-shm.service cofferdam-seek.service cofferdam-unattended.service
+units=(systemd-networkd.service systemd-timesyncd.service nftables.service cofferdam-shm.service cofferdam-seek.service cofferdam-unattended.service cofferdam-follow.service
     cofferdam-continue.service cofferdam-health.service cofferdam-verify.timer tmp.mount auditd.service apparmor.service)
 [ ! -e "$tree/usr/lib/systemd/systemd-resolved" ] || units+=(systemd-resolved.service)
 chroot "$tree" systemctl --quiet enable "${units[@]}"
@@ -84,6 +84,3 @@ for console in tty1 ttyS0; do
     mkdir -p "$tree/etc/systemd/system/multi-user.target.wants"
     ln -sf /usr/lib/systemd/system/cofferdam-console@.service "$tree/etc/systemd/system/multi-user.target.wants/cofferdam-console@$console.service"
 done
-# Host keys are made on the machine, by its first start of sshd.
-mkdir -p "$tree/etc/systemd/system/ssh.service.d"
-printf '[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n' >"$tree/etc/systemd/system/ssh.service.d/cofferdam.conf"

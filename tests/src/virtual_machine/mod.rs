@@ -185,6 +185,10 @@ impl VirtualMachine {
                 Firmware::Plain => "/usr/share/OVMF/OVMF_CODE_4M.fd",
                 Firmware::SecureBoot => "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
             };
+            // The kernel of Debian 13 clears and copies memory with `rep` where these are there, which is very slow in software.
+            if self.accelerator == Accelerator::Tcg {
+                pair("-cpu", "max,-erms,-fsrm".to_owned());
+            }
             pair("-drive", format!("if=pflash,format=raw,readonly=on,file={code}"));
             pair("-drive", format!("if=pflash,format=raw,file={}", quoted(&variables)));
         } else {
