@@ -1,6 +1,6 @@
 # Cofferdam. Everything that a bare Debian 12 machine lacks is installed by the targets themselves.
 .DEFAULT_GOAL := help
-.PHONY: help setup build iso demo test test-slow bench lint
+.PHONY: help setup build iso demo tui-demo test test-slow bench lint
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -16,6 +16,9 @@ iso: setup ## The boot medium with its own operating system: target/cofferdam.is
 
 demo: setup ## The main job: a signed bundle becomes a running cluster, shown for people
 	@tests/demo.sh
+
+tui-demo: setup ## Click through the terminal installer: simulated facts, a host in memory, no risk
+	@cargo run --quiet --package installer --example tui-demo
 
 test: setup ## All tests that each change must pass (what .ci/run calls)
 	@tests/run.sh

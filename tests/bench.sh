@@ -1,6 +1,7 @@
 #!/bin/bash
 # Ours beside a peer in one run, in CPU seconds and peak memory: wall times say nothing on a shared machine.
 #   load: `cofferdam bundle load` beside `skopeo copy` of the same blobs into a directory
+#   registry: see bench_registry.py
 #   floor: `zstd -d | sha256sum` of the same file, what unpacking and hashing once must cost
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -53,3 +54,6 @@ PY
         printf "%-24s %12s %10s %10s\n", "what (" mb " MB)", "CPU s", "x floor", "peak MiB"
         for (i = 1; i <= NR; i++) printf "%-24s %12.2f %10.2f %10d\n", name[i], cpu[i], cpu[i] / floor, memory[i]
     }'
+
+# The registry beside its peers.
+python3 tests/bench_registry.py "$cofferdam" "$size_mb"

@@ -16,6 +16,8 @@ const MAXIMUM_SIZE: u64 = 64 << 10;
 const CREDENTIALS: [&str; 2] = ["${CREDENTIALS_DIRECTORY}/", "$CREDENTIALS_DIRECTORY/"];
 
 /// The configuration of the server (`registry.yaml`).
+// Reasons: each of the switches is a key of the file.
+#[allow(clippy::struct_excessive_bools)]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
@@ -26,7 +28,7 @@ pub struct Config {
     /// Certificate and key. Absent only with `plain-http`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsConfig>,
-    /// Users who may push and delete, one `NAME:BCRYPT` a line.
+    /// Users who may push and delete, one `NAME:HASH` a line, bcrypt or argon2id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub htpasswd: Option<Utf8PathBuf>,
     /// Whether everybody who reaches the port may pull.
@@ -35,6 +37,120 @@ pub struct Config {
     /// Serve without TLS; refused on anything but a loopback address.
     #[serde(default)]
     pub plain_http: bool,
+    /// Who may do what in which repository. Absent: users with a password may do everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Utf8PathBuf>,
+    /// Give bearer tokens at `/token`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokensConfig>,
+    /// What a client may cost.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Hashing all blobs again in the background.
+    #[serde(default)]
+    pub scrub: ScrubConfig,
+    /// Removing what nothing refers to.
+    #[serde(default)]
+    pub garbage: GarbageConfig,
+    /// One line in the log for each request, and not only for writes and refusals.
+    #[serde(default)]
+    pub access_log: bool,
+    /// Take manifests whose blobs are not all here (OCI distribution-spec, "Pushing Manifests", leaves that open).
+    #[serde(default)]
+    pub sparse_manifests: bool,
+}
+
+/// Bearer tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct TokensConfig {
+    /// How many seconds a token is good.
+    pub lifetime_seconds: u64,
+}
+
+impl Default for TokensConfig {
+    fn default() -> Self {
+        Self { lifetime_seconds: 300 }
+    }
+}
+
+/// What a client may cost. Fixed beside these: headers of 32 KiB and 64 in number, manifests of 4 MiB.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections: usize,
+    /// Connections at once from one address; more are closed.
+    pub connections_per_address: usize,
+    /// Uploads at once.
+    pub uploads: usize,
+    /// Seconds within which a body must go on by [`MINIMUM_PROGRESS`] bytes, in either direction.
+    pub idle_seconds: u64,
+    /// Seconds that the head of a request may take, and a TLS handshake.
+    pub head_seconds: u64,
+    /// MiB of the store's filesystem that stay free: a push is refused with 507 before.
+    pub free_space_mib: u64,
+    /// GiB that one blob may have.
+    pub blob_gib: u64,
+}
+
+/// How many bytes of a body must arrive, or be taken, within `idle-seconds`. A layer that crawls at 100 bytes a second
+/// goes on; a client that sends one byte now and then is cut off.
+pub const MINIMUM_PROGRESS: u64 = 4096;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_address: 256,
+            uploads: 1024,
+            idle_seconds: 60,
+            head_seconds: 20,
+            free_space_mib: 256,
+            blob_gib: 1024,
+        }
+    }
+}
+
+/// Hashing all blobs again, to find damage before a node does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct ScrubConfig {
+    /// MiB a second that are read; 0 switches it off.
+    pub mib_per_second: u64,
+    /// Hours from the end of one pass to the beginning of the next.
+    pub pause_hours: u64,
+    /// Bundles that damaged blobs are taken from; those that are not there are passed over.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub repair_from: Vec<Utf8PathBuf>,
+    /// Public keys that those bundles must be signed with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub trust: Vec<Utf8PathBuf>,
+}
+
+impl Default for ScrubConfig {
+    fn default() -> Self {
+        Self { mib_per_second: 16, pause_hours: 7 * 24, repair_from: Vec::new(), trust: Vec::new() }
+    }
+}
+
+/// Garbage collection by the server itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct GarbageConfig {
+    /// Hours between two collections; 0 switches them off.
+    pub every_hours: u64,
+    /// Hours that something stays which nothing refers to: a push may be about to.
+    pub grace_hours: u64,
+    /// How many versions of each bundle are kept; absent: all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_bundles: Option<usize>,
+}
+
+impl Default for GarbageConfig {
+    fn default() -> Self {
+        Self { every_hours: 24, grace_hours: 24, keep_bundles: None }
+    }
 }
 
 /// Where certificate and key are. A path that begins with `$CREDENTIALS_DIRECTORY/` names a credential that systemd
@@ -52,6 +168,26 @@ pub struct TlsConfig {
 }
 
 impl Config {
+    /// A configuration with all that is not said left as it is by default; [`Config::validate`] refuses it without TLS
+    /// or plain HTTP.
+    pub fn new(store: Utf8PathBuf, listen: Vec<SocketAddr>) -> Self {
+        Self {
+            store,
+            listen,
+            tls: None,
+            htpasswd: None,
+            anonymous_pull: false,
+            plain_http: false,
+            policy: None,
+            tokens: None,
+            limits: Limits::default(),
+            scrub: ScrubConfig::default(),
+            garbage: GarbageConfig::default(),
+            access_log: false,
+            sparse_manifests: false,
+        }
+    }
+
     /// Reads and validates a configuration file.
     pub fn read(path: &Utf8Path) -> Result<Self> {
         let size = fs::metadata(path).map_err(Error::io("read", path))?.len();
@@ -81,6 +217,7 @@ impl Config {
         if self.listen.is_empty() {
             return refuse("there is no address to listen on".to_owned(), "name at least one IP:PORT under `listen`");
         }
+        self.validate_numbers()?;
         match (&self.tls, self.plain_http) {
             (None, false) => refuse(
                 "there is neither a certificate nor plain HTTP".to_owned(),
@@ -97,6 +234,38 @@ impl Config {
                 None => Ok(()),
             },
             (Some(_), false) => Ok(()),
+        }
+    }
+
+    fn validate_numbers(&self) -> Result<()> {
+        let Limits {
+            connections,
+            connections_per_address,
+            uploads,
+            idle_seconds,
+            head_seconds,
+            free_space_mib: _,
+            blob_gib,
+        } = self.limits;
+        let numbers = [
+            ("limits.connections", connections as u64, 1, 1 << 20),
+            ("limits.connections-per-address", connections_per_address as u64, 1, 1 << 20),
+            ("limits.uploads", uploads as u64, 1, 1 << 20),
+            ("limits.idle-seconds", idle_seconds, 1, 86_400),
+            ("limits.head-seconds", head_seconds, 1, 3600),
+            ("limits.blob-gib", blob_gib, 1, 1 << 20),
+            ("scrub.pause-hours", self.scrub.pause_hours, 0, 1 << 20),
+            ("garbage.every-hours", self.garbage.every_hours, 0, 1 << 20),
+            ("garbage.grace-hours", self.garbage.grace_hours, 1, 1 << 20),
+            ("garbage.keep-bundles", self.garbage.keep_bundles.unwrap_or(1) as u64, 1, 1 << 20),
+            ("tokens.lifetime-seconds", self.tokens.as_ref().map_or(60, |tokens| tokens.lifetime_seconds), 60, 86_400),
+        ];
+        match numbers.iter().find(|(_, value, least, most)| value < least || value > most) {
+            None => Ok(()),
+            Some((key, value, least, most)) => Err(Error::ConfigRule {
+                why: format!("{key} is {value}; it may be from {least} to {most}"),
+                hint: "leave the key out: the default fits most sites",
+            }),
         }
     }
 
@@ -164,6 +333,10 @@ mod tests {
             (format!("{plain}listen: []\n"), "no address"),
             ("store: /s\nlisten: ['127.0.0.1:5000']\n".to_owned(), "neither"),
             (format!("{GOOD}plain-http: true\n"), "both"),
+            (format!("{GOOD}limits: {{connections: 0}}\n"), "limits.connections is 0"),
+            (format!("{GOOD}garbage: {{keep-bundles: 0}}\n"), "keep-bundles"),
+            (format!("{GOOD}garbage: {{grace-hours: 0}}\n"), "grace-hours"),
+            (format!("{GOOD}tokens: {{lifetime-seconds: 5}}\n"), "lifetime-seconds"),
         ] {
             let error = Config::parse(&yaml).unwrap().validate().unwrap_err();
             assert!(error.to_string().contains(part), "{yaml}: {error}");

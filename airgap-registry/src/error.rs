@@ -118,6 +118,32 @@ pub enum Error {
         /// What is wrong with it; never the line itself.
         why: &'static str,
     },
+    /// The policy file cannot be used.
+    #[error("cannot use the policy file {path}: {why}")]
+    Policy {
+        /// The file.
+        path: Utf8PathBuf,
+        /// The parser's words: place and reason.
+        why: String,
+    },
+    /// The disk is nearly full: pushes are refused before it is.
+    #[error("{path} has {free} bytes left, {watermark} are kept free")]
+    DiskNearlyFull {
+        /// The store.
+        path: Utf8PathBuf,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that stay free.
+        watermark: u64,
+    },
+    /// A bundle that blobs were to be taken from cannot be used.
+    #[error("cannot take blobs from the bundle {bundle}: {why}")]
+    Repair {
+        /// The bundle.
+        bundle: Utf8PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// The server cannot listen on an address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -167,11 +193,21 @@ impl Error {
                 "run `cofferdam registry fsck`; `--repair-from BUNDLE` puts back what is in the bundle".to_owned()
             }
             Self::ConfigSyntax { .. } => {
-                "keys are store, listen, tls (certificate, key, client-ca), htpasswd, anonymous-pull, plain-http"
+                "keys are store, listen, tls (certificate, key, client-ca), htpasswd, policy, tokens, anonymous-pull, \
+                 plain-http, limits, scrub, garbage, access-log, sparse-manifests (docs/registry.md)"
                     .to_owned()
             }
             Self::ConfigRule { hint, .. } | Self::Tls { hint, .. } => (*hint).to_owned(),
             Self::Passwords { .. } => "make entries with `htpasswd -B -C 10 FILE USER`".to_owned(),
+            Self::Repair { .. } => {
+                "check it with `cofferdam bundle verify --trust PUB BUNDLE`, or name another one".to_owned()
+            }
+            Self::Policy { .. } => {
+                "each rule has `repositories`, `who` and `allow`; docs/registry.md shows some".to_owned()
+            }
+            Self::DiskNearlyFull { .. } => {
+                "free space on the data volume (`cofferdam registry gc`), or lower limits.free-space-mib".to_owned()
+            }
             Self::Listen { source, address } => match source.kind() {
                 io::ErrorKind::AddrInUse => format!(
                     "another program listens there: find it with `ss -ltnp 'sport = :{}'`, or choose another port",

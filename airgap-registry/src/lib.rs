@@ -8,6 +8,8 @@
 
 mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod identity;
 mod manifest;
 mod naming;
@@ -16,7 +18,7 @@ mod server;
 pub mod store;
 pub mod unit;
 
-pub use config::{Config, TlsConfig};
+pub use config::{Config, GarbageConfig, Limits, MINIMUM_PROGRESS, ScrubConfig, TlsConfig, TokensConfig};
 pub use error::{Error, Result};
 pub use identity::{ADMINS, NODES};
 pub use manifest::{Link, MAXIMUM_MANIFEST, Manifest, ManifestError};

@@ -78,10 +78,17 @@ struct Document {
     media_type: Option<String>,
     artifact_type: Option<String>,
     config: Option<Link>,
+    #[serde(default, deserialize_with = "list")]
     layers: Option<Vec<Link>>,
+    #[serde(default, deserialize_with = "list")]
     manifests: Option<Vec<Link>>,
     subject: Option<Link>,
     annotations: Option<BTreeMap<String, String>>,
+}
+
+/// `null` is an empty list: programs in Go write it so.
+fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Link>>, D::Error> {
+    Option::deserialize(deserializer).map(|list: Option<Vec<Link>>| Some(list.unwrap_or_default()))
 }
 
 impl Manifest {

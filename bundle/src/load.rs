@@ -82,6 +82,10 @@ pub struct LoadProgress<'a> {
     pub bytes_total: u64,
     /// The blob in work.
     pub blob: &'a Digest,
+    /// Blobs that are read whole.
+    pub blobs_done: usize,
+    /// Blobs of the bundle.
+    pub blobs_total: usize,
 }
 
 /// What a load did. Serialises to the last line of `cofferdam bundle load --json`.
@@ -92,6 +96,8 @@ pub struct LoadReport {
     pub name: String,
     /// The bundle's version.
     pub version: String,
+    /// Digest of the signed index.
+    pub index: Digest,
     /// Id of the key that signed it.
     pub key_id: KeyId,
     /// Bytes of the stream.
@@ -130,6 +136,7 @@ pub fn load(
     let mut report = LoadReport {
         name: index.name.clone(),
         version: index.version.clone(),
+        index: Digest::sha256_of(reader.index_bytes()),
         key_id: reader.key_id(),
         bytes_read: 0,
         bytes_written: 0,
@@ -142,7 +149,8 @@ pub fn load(
     let mut proof = Proof::new(&index);
     let bytes_total = reader.bytes_total();
     let mut captured = Vec::new();
-    for blob in &index.blobs {
+    let blobs_total = index.blobs.len();
+    for (blobs_done, blob) in index.blobs.iter().enumerate() {
         let is_held = sink.holds(&blob.digest, blob.size)?;
         let mut writer = if is_held { None } else { Some(sink.begin(&blob.digest, blob.size)?) };
         let needs_content = proof.needs(blob);
@@ -158,10 +166,16 @@ pub fn load(
             }
             counted += chunk.len() as u64;
             let bytes_done = start + stream_share(blob, counted);
-            progress(&LoadProgress { bytes_done, bytes_total, blob: &blob.digest });
+            progress(&LoadProgress { bytes_done, bytes_total, blob: &blob.digest, blobs_done, blobs_total });
             Ok(())
         })?;
-        progress(&LoadProgress { bytes_done: reader.bytes_read(), bytes_total, blob: &blob.digest });
+        progress(&LoadProgress {
+            bytes_done: reader.bytes_read(),
+            bytes_total,
+            blob: &blob.digest,
+            blobs_done: blobs_done + 1,
+            blobs_total,
+        });
         if needs_content {
             proof.observe(&blob.digest, &captured)?;
         }

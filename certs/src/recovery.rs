@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{CertsError, random_bytes};
 
@@ -61,19 +61,21 @@ impl RecoveryKey {
         text
     }
 
-    /// The last group, which a person types back to show that the key was written down.
-    pub fn last_group(&self) -> Zeroizing<String> {
-        let text = self.expose();
-        Zeroizing::new(text.get(TEXT_LENGTH - GROUP..).unwrap_or_default().to_owned())
+    /// How many groups it has.
+    pub const GROUPS: usize = LETTERS / GROUP;
+
+    /// A group, from 0; nothing behind the last one.
+    pub fn group(&self, number: usize) -> Zeroizing<String> {
+        Zeroizing::new(self.expose().split('-').nth(number).unwrap_or_default().to_owned())
     }
 
-    /// Whether what was typed is the last group; case and blanks do not matter.
-    pub fn confirms(&self, typed: &str) -> bool {
+    /// Whether what was typed is this group, from 0; case, blanks and hyphens do not matter. A person types groups back
+    /// to show that the key was written down.
+    pub fn confirms(&self, number: usize, typed: &str) -> bool {
         let mut folded: Zeroizing<String> = Zeroizing::new(String::with_capacity(typed.len()));
         folded.extend(typed.chars().filter(|c| !c.is_whitespace() && *c != '-').map(|c| c.to_ascii_lowercase()));
-        let same = *folded == *self.last_group();
-        folded.zeroize();
-        same
+        let group = self.group(number);
+        !group.is_empty() && *folded == *group
     }
 }
 
@@ -104,9 +106,10 @@ mod tests {
         }
         let key = RecoveryKey(Zeroizing::new(bytes));
         assert_eq!(*key.expose(), KNOWN);
-        assert_eq!(*key.last_group(), "brbtbubv");
-        assert!(key.confirms(" BRBT bubv\n") && key.confirms("-brbtbubv"));
-        assert!(!key.confirms("brbtbubb") && !key.confirms("") && !key.confirms(KNOWN));
+        assert_eq!((key.group(0).as_str(), key.group(7).as_str(), key.group(8).as_str()), ("cccbcdce", "brbtbubv", ""));
+        assert!(key.confirms(7, " BRBT bubv\n") && key.confirms(7, "-brbtbubv") && key.confirms(0, "cccbcdce"));
+        assert!(!key.confirms(7, "brbtbubb") && !key.confirms(7, "") && !key.confirms(7, KNOWN));
+        assert!(!key.confirms(6, "brbtbubv") && !key.confirms(8, ""));
         assert_eq!(format!("{key:?}"), "RecoveryKey(…)");
     }
 

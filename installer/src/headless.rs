@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::engine::event::{Event, Line, Progress, VERSION};
+use crate::engine::event::{Event, Line, Progress};
 
 /// Listens to the engine.
 pub struct Console {
@@ -39,12 +39,8 @@ impl Console {
     /// Takes an event.
     pub fn hear(&mut self, event: &Event) {
         if let Some(file) = &mut self.events {
-            let line = Line { v: VERSION, time: Timestamp::now().to_string(), event };
-            if let Ok(mut text) = serde_json::to_string(&line) {
-                text.push('\n');
-                // A listener that went away must not stop an installation; the journal has it all.
-                let _ = file.write_all(text.as_bytes());
-            }
+            // A listener that went away must not stop an installation; the journal has it all.
+            let _ = file.write_all(Line::new(Timestamp::now(), event).text().as_bytes());
         }
         match event {
             Event::Started { site, steps, weight } => {
@@ -72,6 +68,7 @@ impl Console {
                 self.line(&format!("        ok, {seconds}.{tenth} s ({} % of the whole)", done * 100 / total.max(1)));
             }
             Event::Overall { weight, total } => self.weight = (*weight, *total),
+            Event::Stopped { next } => self.line(&format!("Stopped before the step {next}")),
             Event::Finished { site } => {
                 self.line(&format!("Site {site} is installed, {} s", self.started.elapsed().as_secs()));
             }
@@ -80,13 +77,13 @@ impl Console {
 
     fn progress(&mut self, progress: &Progress) {
         let pause = if self.is_terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-        let is_end = matches!(progress, Progress::Bytes { done, total } if done == total);
+        let is_end = matches!(progress, Progress::Bytes { done, total, .. } if done == total);
         if !is_end && self.last_progress.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         self.last_progress = Some(Instant::now());
         let text = match progress {
-            Progress::Bytes { done, total } => bytes_line(*done, *total, self.step_started.elapsed()),
+            Progress::Bytes { done, total, .. } => bytes_line(*done, *total, self.step_started.elapsed()),
             Progress::Items { done, total, item } => format!("{done}/{total} {item}"),
             Progress::Note { text } => text.chars().take(100).collect(),
         };

@@ -10,6 +10,10 @@ pub const CONFIG: &str = "/var/lib/cofferdam/config.yaml";
 pub const PLAN: &str = "/var/lib/cofferdam/plan.json";
 /// The journal of the plan's execution.
 pub const JOURNAL: &str = "/var/lib/cofferdam/journal.jsonl";
+/// What the engine said, one JSON object a line; for `cofferdam monitor` and the support bundle.
+pub const EVENTS: &str = "/var/lib/cofferdam/events.jsonl";
+/// Held by the process that runs a plan, so that no second one does.
+pub const LOCK: &str = "/var/lib/cofferdam/lock";
 /// The installed site.
 pub const STATE: &str = "/var/lib/cofferdam/state.json";
 /// Name of the boot partition of an appliance's disk.
@@ -33,6 +37,13 @@ pub const INDEX_SIGNATURE: &str = "/var/lib/cofferdam/bundle/index.json.minisig"
 pub const TRUST: &str = "/var/lib/cofferdam/trust";
 /// Encrypted for the escrow recipients.
 pub const ESCROW: &str = "/var/lib/cofferdam/escrow";
+/// Key of a certificate request until the data volume is there; in memory.
+pub const REQUEST_KEY: &str = "/run/cofferdam/request.key";
+/// Certificates and keys that were pasted, until the data volume is there; in memory.
+pub const PASTED: &str = "/run/cofferdam/pasted";
+
+/// The private key among them.
+pub const PASTED_KEY: &str = "/run/cofferdam/pasted/key.pem";
 
 /// The data volume.
 pub const DATA: &str = "/var/lib/cofferdam/data";

@@ -20,7 +20,7 @@ packages=(
     # the host itself
     systemd-sysv udev dbus libpam-systemd login passwd util-linux mount procps kmod ca-certificates curl
     # the network
-    iproute2 iputils-ping iptables nftables ebtables conntrack ethtool socat
+    iproute2 iputils-arping iputils-ping iptables nftables ebtables conntrack ethtool socat
     # disks
     cryptsetup-bin e2fsprogs
     # what the runtime's binaries are linked with

@@ -24,7 +24,7 @@ packages=(
     systemd-sysv udev dbus libpam-systemd login passwd util-linux mount fdisk procps kmod ca-certificates curl
     linux-image-cloud-amd64
     # the network
-    iproute2 iputils-ping iptables nftables ebtables conntrack ethtool socat
+    iproute2 iputils-arping iputils-ping iptables nftables ebtables conntrack ethtool socat
     # disks and the TPM; systemd loads the libraries only when it needs them and so does not depend on them
     cryptsetup-bin e2fsprogs tpm2-tools libtss2-esys-3.0.2-0 libtss2-mu0 libtss2-rc0 libtss2-tcti-device0
     # what the runtime's binaries are linked with

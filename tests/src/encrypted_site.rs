@@ -20,6 +20,8 @@ pub const FQDN: &str = "mgmt.site.test";
 pub const SERIAL: &str = "COFFERDAM0001";
 /// Where the opened volume is.
 pub const VOLUME: &str = "/dev/mapper/cofferdam";
+/// Asks the registry in the machine whether it is ready, over TLS with the site CA.
+pub const ASK_REGISTRY: &str = "curl -sS --fail --retry 10 --retry-connrefused --cacert /etc/cofferdam/tls/site-ca.crt https://localhost:5000/readyz";
 const NODE: &str = "node-a";
 /// What QEMU's user network gives the machine, see `machines/tree/etc/systemd/network`.
 const ADDRESS: &str = "10.0.2.15";
@@ -38,10 +40,21 @@ pub struct EncryptedSite {
 }
 
 impl EncryptedSite {
-    /// A booted machine: the medium mounted at `/media`, the answers in `/root/install.yaml`.
+    /// A booted machine: the medium mounted at `/media`, the answers in `/root/install.yaml`. The recovery key goes into
+    /// the escrow.
     pub fn bare(sample: &Sample, folder: &Utf8Path) -> Result<Self> {
         let identity = folder.join("escrow-identity.txt");
         let recipient = make_identity(&identity)?;
+        Self::boot(sample, folder, identity, &answers(&format!("escrow-recipients: [{recipient}]")))
+    }
+
+    /// The same, but the recovery key leaves by the screen alone, and the plan is looked at by a person.
+    pub fn bare_for_a_person(sample: &Sample, folder: &Utf8Path) -> Result<Self> {
+        let answers = answers("show-recovery-key: true") + "interactive: [review]\n";
+        Self::boot(sample, folder, folder.join("no-identity"), &answers)
+    }
+
+    fn boot(sample: &Sample, folder: &Utf8Path, identity: Utf8PathBuf, answers: &str) -> Result<Self> {
         let disk = DataDisk::create(folder.join("data.img"), SERIAL, DISK_BYTES)?;
         let mut options = MachineOptions::new(folder.join("machine"));
         NODE.clone_into(&mut options.name);
@@ -54,7 +67,7 @@ impl EncryptedSite {
         site.machine.run_ok("mount -o ro /dev/disk/by-label/COFFERDAM /media", MINUTE)?;
         let hosts = format!("127.0.0.1 localhost\n{ADDRESS} {FQDN} {NODE}\n");
         site.machine.write_file("/etc/hosts", "0644", hosts.as_bytes())?;
-        site.machine.write_file("/root/install.yaml", "0600", answers(&recipient).as_bytes())?;
+        site.machine.write_file("/root/install.yaml", "0600", answers.as_bytes())?;
         Ok(site)
     }
 
@@ -69,8 +82,17 @@ impl EncryptedSite {
 
     /// Waits until this step is finished, or until the whole is with the name `finished`. Fails as soon as the program ends without it.
     pub fn wait_for_step(&mut self, step: &str, limit: Duration) -> Result<()> {
+        self.watch_until_step(step, limit, &mut |_| {})
+    }
+
+    /// The same; what the program says for people is handed on as it comes.
+    pub fn watch_until_step(&mut self, step: &str, limit: Duration, watch: &mut dyn FnMut(&str)) -> Result<()> {
         let end = Instant::now() + limit;
+        let mut heard = 0;
         loop {
+            let said = self.machine.run(&format!("tail -c +{} /root/install.log 2>/dev/null", heard + 1))?.stdout;
+            heard += said.len();
+            watch(&said);
             let script = format!("cat {EVENTS} 2>/dev/null; echo; systemctl is-active test-install.service");
             let seen = self.machine.run(&script)?.stdout;
             let mut events = seen.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -102,12 +124,12 @@ impl EncryptedSite {
 }
 
 /// The answers for the virtual machine: the cheapest key derivation, because the processor is made in software.
-fn answers(recipient: &str) -> String {
+fn answers(recovery_key: &str) -> String {
     let token = SERIAL.get(SERIAL.len() - 4..).unwrap_or_default();
     format!(
         "schema-version: 1\nsite: {{name: site-a, fqdn: {FQDN}}}\nnode: {{name: {NODE}, address: {ADDRESS}}}\n\
          storage:\n  disk: {{match: [{{serial: {SERIAL}}}], erase: \"{token}\"}}\n  encryption:\n    mode: luks2\n    \
-         tpm2: require\n    escrow-recipients: [{recipient}]\n    key-derivation: {{memory-kib: 32, iterations: 4}}\n\
+         tpm2: require\n    {recovery_key}\n    key-derivation: {{memory-kib: 32, iterations: 4}}\n\
          bundle: {{path: /media/bundle.tar.zst, trust: [/media/trust.pub]}}\n\
          # What a processor made in software cannot reach.\naccept: [disk.fsync]\n"
     )

@@ -72,7 +72,9 @@ pub fn answers() -> String {
     format!(
         "schema-version: 1\nsite: {{name: site-a, fqdn: {FQDN}}}\nnode: {{name: {NODE}, address: {ADDRESS}}}\n\
          storage:\n  encryption: {{mode: none, token: store-secrets-unencrypted}}\n\
-         bundle: {{path: /media/bundle.tar.zst, trust: [/media/trust.pub]}}\n"
+         bundle: {{path: /media/bundle.tar.zst, trust: [/media/trust.pub]}}\n\
+         # The host's disk is the development machine's, and shared with everything that runs on it.\n\
+         accept: [disk.fsync]\n"
     )
 }
 

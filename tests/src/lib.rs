@@ -7,4 +7,5 @@ pub mod encrypted_site;
 pub mod fast_host;
 pub mod fast_site;
 pub mod sample;
+pub mod terminal;
 pub mod virtual_machine;

@@ -158,9 +158,10 @@ fn a_bundle_becomes_a_cluster_and_survives_power_cuts() {
     assert!(steps > 20);
 }
 
-/// Damage behind the signed index is found while loading: exit code 4, and the registry has nothing to show.
+/// Damage behind the signed index is found before a disk is touched: exit code 4, no data volume, and another attempt
+/// with a good copy is not refused.
 #[test]
-fn damage_inside_the_bundle_leaves_nothing_visible() {
+fn damage_inside_the_bundle_is_found_before_anything_is_erased() {
     let folder = tempfile::tempdir().unwrap();
     let sample = sample::make(folder.path()).unwrap();
     let site = FastSite::bare(&sample).unwrap();
@@ -174,6 +175,9 @@ fn damage_inside_the_bundle_leaves_nothing_visible() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(4), "{stderr}");
     assert!(stderr.contains("damaged") && stderr.contains("hint: "), "{stderr}");
-    let list = site.must(&["registry", "ls", "--store", "/var/lib/cofferdam/data/registry", "--json"]).unwrap();
-    assert_eq!(json(&list), serde_json::json!([]));
+    let journal = String::from_utf8(site.host.read_file("/var/lib/cofferdam/journal.jsonl").unwrap()).unwrap();
+    let begun: Vec<Value> = journal.lines().filter(|line| !line.is_empty()).map(json).collect();
+    assert_eq!(begun.last().unwrap()["step"], "bundle.verify", "{journal}");
+    site.host.shell("! test -e /var/lib/cofferdam/data").unwrap();
+    site.must(&["install", "--config", "/root/install.yaml", "--plan-only"]).unwrap();
 }

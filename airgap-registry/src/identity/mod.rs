@@ -1,17 +1,23 @@
 //! Who asks, and what he may do.
 //!
-//! Invariant: an [`Identity`] other than `Anonymous` was proven, by a verified client certificate or by a password;
-//! what is not allowed here is refused, whatever else the request holds. Called by the server for each request.
+//! Invariant: an [`Identity`] other than `Anonymous` was proven, by a verified client certificate, by a password or by
+//! a token that this server gave to somebody who proved it so; what [`Rights`] does not allow is refused, whatever else
+//! the request holds. Called by the server for each request.
 
 mod certificate;
 mod htpasswd;
+mod policy;
+mod token;
 
 use std::fmt;
 
 use rustls_pki_types::CertificateDer;
+use serde::{Deserialize, Serialize};
 
 pub(crate) use certificate::own_names;
 pub(crate) use htpasswd::{Passwords, Verdict};
+pub(crate) use policy::{Policy, Rights};
+pub(crate) use token::{Grant, SERVICE, Scope, Tokens, scopes};
 
 /// Organisation of client certificates that may pull.
 pub const NODES: &str = "cofferdam:nodes";
@@ -23,50 +29,45 @@ pub const ADMINS: &str = "cofferdam:admins";
 pub(crate) enum Permission {
     /// Nothing that needs an identity.
     Nothing,
+    /// Learn that this is a registry, and that one is known to it.
+    Enter,
     /// Read what is in a repository.
     Pull,
     /// Add to a repository.
     Push,
     /// Take out of a repository.
     Delete,
+    /// Read the numbers of the server.
+    Observe,
     /// See all repositories.
     Administer,
 }
 
 /// Who asks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Identity {
     /// Nobody said.
     Anonymous,
-    /// The holder of a verified client certificate of neither organisation: known, and allowed nothing.
-    Stranger(String),
-    /// A node of the site: pulls.
-    Node(String),
-    /// An administrator, by certificate or password: everything.
-    Administrator(String),
+    /// The holder of a verified client certificate.
+    Certificate {
+        /// The common name of its subject.
+        common_name: String,
+        /// The organisations of its subject.
+        organisations: Vec<String>,
+    },
+    /// A name of the password file.
+    User(String),
 }
 
 impl Identity {
     /// Who the holder of a verified client certificate is.
     pub(crate) fn of_certificate(certificate: &CertificateDer<'_>) -> Self {
         match certificate::subject(certificate) {
-            Some(subject) if subject.organisations.iter().any(|name| name == ADMINS) => {
-                Self::Administrator(subject.common_name)
+            Some(subject) => {
+                Self::Certificate { common_name: subject.common_name, organisations: subject.organisations }
             }
-            Some(subject) if subject.organisations.iter().any(|name| name == NODES) => Self::Node(subject.common_name),
-            Some(subject) => Self::Stranger(subject.common_name),
-            None => Self::Stranger("unreadable subject".to_owned()),
-        }
-    }
-
-    /// Whether it may do that.
-    pub(crate) fn may(&self, permission: Permission, anonymous_pull: bool) -> bool {
-        match self {
-            Self::Administrator(_) => true,
-            Self::Node(_) => permission <= Permission::Pull,
-            Self::Anonymous | Self::Stranger(_) => {
-                permission == Permission::Nothing || (permission == Permission::Pull && anonymous_pull)
-            }
+            None => Self::Certificate { common_name: "unreadable subject".to_owned(), organisations: Vec::new() },
         }
     }
 }
@@ -75,32 +76,16 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Anonymous => f.write_str("anonymous"),
-            Self::Stranger(name) => write!(f, "stranger:{name}"),
-            Self::Node(name) => write!(f, "node:{name}"),
-            Self::Administrator(name) => write!(f, "admin:{name}"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-    use Permission::{Administer, Delete, Nothing, Pull, Push};
-
-    #[test]
-    fn the_table_of_who_may_do_what() {
-        let all = [Nothing, Pull, Push, Delete, Administer];
-        let allowed = |identity: &Identity, anonymous| all.map(|permission| identity.may(permission, anonymous));
-        let name = || "x".to_owned();
-        for (identity, closed, open) in [
-            (Identity::Anonymous, [true, false, false, false, false], [true, true, false, false, false]),
-            (Identity::Stranger(name()), [true, false, false, false, false], [true, true, false, false, false]),
-            (Identity::Node(name()), [true, true, false, false, false], [true, true, false, false, false]),
-            (Identity::Administrator(name()), [true; 5], [true; 5]),
-        ] {
-            assert_eq!(allowed(&identity, false), closed, "{identity}");
-            assert_eq!(allowed(&identity, true), open, "{identity}");
+            Self::User(name) => write!(f, "user:{name}"),
+            Self::Certificate { common_name, organisations } => {
+                let has = |organisation: &str| organisations.iter().any(|name| name == organisation);
+                let kind = match () {
+                    () if has(ADMINS) => "admin",
+                    () if has(NODES) => "node",
+                    () => "certificate",
+                };
+                write!(f, "{kind}:{common_name}")
+            }
         }
     }
 }

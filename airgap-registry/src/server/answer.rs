@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::body::Body;
 use super::problem::Problem;
-use super::route::Query;
+use super::query::Query;
 
 /// The digest of what is answered or was stored.
 pub(crate) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -29,6 +29,13 @@ pub(crate) fn text(text: &'static str) -> Response<Body> {
     response
 }
 
+/// Numbers in the text format of Prometheus.
+pub(crate) fn numbers(text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4"));
+    response
+}
+
 /// An answer in JSON.
 pub(crate) fn json(value: &Value) -> Response<Body> {
     let mut response = Response::new(Body::from(value.to_string()));
@@ -41,6 +48,13 @@ pub(crate) fn json(value: &Value) -> Response<Body> {
 pub(crate) fn set(response: &mut Response<Body>, name: HeaderName, value: impl Display) -> Result<(), Problem> {
     let value = HeaderValue::from_str(&value.to_string()).map_err(|_| Problem::internal())?;
     response.headers_mut().insert(name, value);
+    Ok(())
+}
+
+/// Adds a warning for people (OCI distribution-spec, "Warnings"; RFC 7234, 5.5). The text has no quotes.
+pub(crate) fn warn(response: &mut Response<Body>, text: &str) -> Result<(), Problem> {
+    let value = HeaderValue::from_str(&format!("299 - \"{text}\"")).map_err(|_| Problem::internal())?;
+    response.headers_mut().append(header::WARNING, value);
     Ok(())
 }
 

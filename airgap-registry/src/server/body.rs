@@ -41,6 +41,22 @@ impl FileBody {
     pub(crate) fn new(file: File, start: u64, end: u64) -> Self {
         Self { file: Arc::new(file), offset: start, end, waiting: None }
     }
+
+    /// File, first byte, and the one behind the last: for who sends it without hyper.
+    pub(crate) fn into_parts(self) -> (Arc<File>, u64, u64) {
+        (self.file, self.offset, self.end)
+    }
+}
+
+impl Body {
+    /// How many bytes are left of it.
+    pub(crate) fn length(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(file) => file.end.saturating_sub(file.offset),
+        }
+    }
 }
 
 impl hyper::body::Body for Body {
@@ -67,11 +83,7 @@ impl hyper::body::Body for Body {
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match self {
-            Self::Empty => 0,
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File(file) => file.end.saturating_sub(file.offset),
-        })
+        SizeHint::with_exact(self.length())
     }
 }
 

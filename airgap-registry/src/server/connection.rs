@@ -1,37 +1,35 @@
 //! Listening, handshakes, connections, signals, and the orderly end.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use super::asker::Peer;
+use super::call::Call;
+use super::exchange::{self, End};
+use super::head::{MAXIMUM_BYTES, MAXIMUM_HEADERS};
 use super::patience::Patient;
-use super::{IDLE, Peer, Service};
+use super::transport::{Rewound, Transport};
+use super::upkeep::Upkeep;
+use super::{Service, metrics};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::Identity;
 use crate::notify;
 
-/// Connections at once; more wait in the kernel's queue.
-const MAXIMUM_CONNECTIONS: usize = 1024;
-/// How long a TLS handshake may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long the headers of a request may take, and how long a connection may wait for the next request.
-const HEADERS: Duration = Duration::from_mins(1);
-/// The most bytes and number of the headers of a request.
-const MAXIMUM_HEADER_BYTES: usize = 32 << 10;
-const MAXIMUM_HEADERS: usize = 64;
 /// hyper's buffer per connection.
 const BUFFER: usize = 128 << 10;
 /// How long requests may go on after the end was asked for.
@@ -67,11 +65,19 @@ impl Server {
         let hangup = signal(SignalKind::hangup()).map_err(|_| Error::Unexpected("cannot listen to signals"))?;
         let reloading = tokio::spawn(reload(Arc::clone(&self.service), hangup));
         let (ending, end) = watch::channel(false);
-        let room = Arc::new(Semaphore::new(MAXIMUM_CONNECTIONS));
+        let room = Arc::new(Semaphore::new(self.service.config.limits.connections));
+        let addressed = Arc::new(Addresses::default());
+        let upkeep = Upkeep::start(&self.service);
         let addresses: Vec<_> = self.local_addresses().iter().map(ToString::to_string).collect();
         let mut accepting = JoinSet::new();
         for listener in self.listeners {
-            accepting.spawn(accept(listener, Arc::clone(&self.service), Arc::clone(&room), end.clone()));
+            accepting.spawn(accept(
+                listener,
+                Arc::clone(&self.service),
+                Arc::clone(&room),
+                Arc::clone(&addressed),
+                end.clone(),
+            ));
         }
         drop(end);
         let addresses = addresses.join(", ");
@@ -87,6 +93,7 @@ impl Server {
             tracing::warn!("some requests did not end in time and were cut off");
         }
         reloading.abort();
+        let _ = tokio::task::spawn_blocking(move || drop(upkeep)).await;
         Ok(())
     }
 }
@@ -111,7 +118,45 @@ async fn reload(service: Arc<Service>, mut hangup: tokio::signal::unix::Signal) 
     }
 }
 
-async fn accept(listener: TcpListener, service: Arc<Service>, room: Arc<Semaphore>, mut end: watch::Receiver<bool>) {
+/// How many connections each address has.
+#[derive(Default)]
+struct Addresses(Mutex<HashMap<IpAddr, usize>>);
+
+/// One of the connections of an address, until it is dropped.
+struct Place(Arc<Addresses>, IpAddr);
+
+impl Addresses {
+    /// `None` when the address has as many as it may have.
+    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Place> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Place(Arc::clone(self), address))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.1);
+            }
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    service: Arc<Service>,
+    room: Arc<Semaphore>,
+    addresses: Arc<Addresses>,
+    mut end: watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
@@ -121,7 +166,14 @@ async fn accept(listener: TcpListener, service: Arc<Service>, room: Arc<Semaphor
         };
         match accepted {
             Ok((stream, address)) => {
-                connections.spawn(connect(stream, address, Arc::clone(&service), permit, end.clone()));
+                let most = service.config.limits.connections_per_address;
+                match addresses.enter(address.ip().to_canonical(), most) {
+                    Some(place) => {
+                        let held = (permit, place);
+                        connections.spawn(connect(stream, address, Arc::clone(&service), held, end.clone()));
+                    }
+                    None => metrics::add(&service.metrics.turned_away, 1),
+                }
             }
             Err(error) => {
                 // Out of file descriptors, mostly: some connection will end.
@@ -139,24 +191,62 @@ async fn connect(
     stream: TcpStream,
     address: SocketAddr,
     service: Arc<Service>,
-    permit: OwnedSemaphorePermit,
-    end: watch::Receiver<bool>,
+    held: (OwnedSemaphorePermit, Place),
+    mut end: watch::Receiver<bool>,
 ) {
-    let _permit = permit;
+    let _held = held;
+    let _open = Open::new(&service);
     let _ = stream.set_nodelay(true);
-    let Some(tls) = service.tls() else {
-        let peer = Peer { address, identity: Identity::Anonymous };
-        return converse(stream, peer, service, end).await;
+    let Some((mut transport, identity)) = shake_hands(stream, address, &service).await else { return };
+    let peer = Arc::new(Peer { address, identity });
+    let result = exchange::run(&mut transport, &peer, &service, &mut end).await;
+    let result = match result {
+        Ok(End::Closed) => Ok(()),
+        Ok(End::HandOver(bytes)) => {
+            converse(Rewound::new(bytes, transport), peer, service, end).await.map_err(io::Error::other)
+        }
+        Err(error) => Err(error),
     };
+    if let Err(error) = result {
+        tracing::debug!(peer = %address, %error, "a connection ended");
+    }
+}
+
+/// Counts a connection as open until it is dropped.
+struct Open(Arc<metrics::Metrics>);
+
+impl Open {
+    fn new(service: &Service) -> Self {
+        metrics::add(&service.metrics.connections, 1);
+        Self(Arc::clone(&service.metrics))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The connection once it is ready for requests, and who its certificate says it is.
+async fn shake_hands(stream: TcpStream, address: SocketAddr, service: &Service) -> Option<(Transport, Identity)> {
+    let Some(tls) = service.tls() else { return Some((Transport::Plain(stream), Identity::Anonymous)) };
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&tls.config));
-    match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+    let patience = Duration::from_secs(service.config.limits.head_seconds);
+    match tokio::time::timeout(patience, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => {
             let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let identity = certificate.map_or(Identity::Anonymous, Identity::of_certificate);
-            converse(stream, Peer { address, identity }, service, end).await;
+            Some((Transport::Tls(Box::new(stream)), identity))
         }
-        Ok(Err(error)) => refuse_handshake(address, &error),
-        Err(_) => tracing::debug!(peer = %address, "the TLS handshake took too long"),
+        Ok(Err(error)) => {
+            refuse_handshake(address, &error);
+            None
+        }
+        Err(_) => {
+            tracing::debug!(peer = %address, "the TLS handshake took too long");
+            None
+        }
     }
 }
 
@@ -177,32 +267,31 @@ fn refuse_handshake(address: SocketAddr, error: &io::Error) {
     }
 }
 
-async fn converse<T>(stream: T, peer: Peer, service: Arc<Service>, mut end: watch::Receiver<bool>)
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let address = peer.address;
-    let peer = Arc::new(peer);
+/// hyper has the connection from here on.
+async fn converse(
+    stream: Rewound<Transport>,
+    peer: Arc<Peer>,
+    service: Arc<Service>,
+    mut end: watch::Receiver<bool>,
+) -> hyper::Result<()> {
+    let (idle, head) = (service.config.limits.idle_seconds, service.config.limits.head_seconds);
     let handler = service_fn(move |request| {
         let (service, peer) = (Arc::clone(&service), Arc::clone(&peer));
-        async move { Ok::<_, Infallible>(service.answer(peer, request).await) }
+        async move { Ok::<_, Infallible>(service.answer(peer, Call::of_hyper(request)).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS)
+        .header_read_timeout(Duration::from_secs(head.max(idle)))
         .max_headers(MAXIMUM_HEADERS)
-        .max_header_size(MAXIMUM_HEADER_BYTES)
+        .max_header_size(MAXIMUM_BYTES)
         .max_buf_size(BUFFER)
-        .serve_connection(TokioIo::new(Patient::new(stream, IDLE)), handler);
+        .serve_connection(TokioIo::new(Patient::new(stream, Duration::from_secs(idle))), handler);
     let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
+    tokio::select! {
         result = connection.as_mut() => result,
         _ = end.changed() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-    };
-    if let Err(error) = result {
-        tracing::debug!(peer = %address, %error, "a connection ended");
     }
 }

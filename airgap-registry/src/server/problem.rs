@@ -17,16 +17,17 @@ pub(crate) struct Problem {
     pub(crate) code: &'static str,
     pub(crate) message: String,
     detail: Option<Box<Value>>,
-    header: Option<Box<(header::HeaderName, HeaderValue)>>,
+    headers: Vec<(header::HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), detail: None, header: None }
+        Self { status, code, message: message.into(), detail: None, headers: Vec::new() }
     }
 
-    fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
-        self.header = Some(Box::new((name, value)));
+    /// Adds a header to the answer; one of the same name stays beside it.
+    pub(crate) fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
         self
     }
 
@@ -43,9 +44,26 @@ impl Problem {
             .with_header(header::ALLOW, HeaderValue::from_static(allowed))
     }
 
+    /// 401; the caller adds what it takes to be known ([`super::Service::challenge`]).
     pub(crate) fn unauthorized() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "say who you are: client certificate, or name and password")
-            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static(super::CHALLENGE))
+    }
+
+    /// Too many passwords wait to be compared.
+    pub(crate) fn too_many_attempts() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many sign-ins at once: try again in a moment")
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("2"))
+    }
+
+    /// Too many uploads are going on.
+    pub(crate) fn too_many_uploads() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TOOMANYREQUESTS", "too many uploads are going on")
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("10"))
+    }
+
+    /// 507, before the disk is full.
+    pub(crate) fn disk_nearly_full() -> Self {
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "DENIED", "the registry's disk is nearly full: nothing is taken")
     }
 
     pub(crate) fn denied() -> Self {
@@ -103,11 +121,7 @@ impl Problem {
     }
 
     pub(crate) fn manifest_too_large(limit: usize) -> Self {
-        Self::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "MANIFEST_INVALID",
-            format!("a manifest may have at most {limit} bytes"),
-        )
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", format!("a manifest may have at most {limit} bytes"))
     }
 
     pub(crate) fn unknown_upload() -> Self {
@@ -122,12 +136,37 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "BLOB_UPLOAD_INVALID", message)
     }
 
-    /// 416, with what there is.
-    pub(crate) fn bad_range(message: impl Into<String>, name: header::HeaderName, there: &str) -> Self {
-        let problem = Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", message);
-        match HeaderValue::from_str(there) {
-            Ok(value) => problem.with_header(name, value),
-            Err(_) => problem,
+    pub(crate) fn wrong_size(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "SIZE_INVALID", message)
+    }
+
+    /// 414: more `tag` parameters than are taken.
+    pub(crate) fn too_many_tags(limit: usize) -> Self {
+        Self::new(StatusCode::URI_TOO_LONG, "TAG_INVALID", format!("at most {limit} tags may be given at once"))
+    }
+
+    pub(crate) fn blob_too_large(limit: u64) -> Self {
+        let message = format!("a blob may have at most {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "SIZE_INVALID", message)
+    }
+
+    /// 416: the blob has no such bytes.
+    pub(crate) fn bad_range(size: u64) -> Self {
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "SIZE_INVALID", "the blob has no such bytes")
+            .with_text(header::CONTENT_RANGE, &format!("bytes */{size}"))
+    }
+
+    /// 416: the chunk does not follow what arrived; says where the upload goes on.
+    pub(crate) fn out_of_order(message: impl Into<String>, location: &str, offset: u64) -> Self {
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "BLOB_UPLOAD_INVALID", message)
+            .with_text(header::LOCATION, location)
+            .with_text(header::RANGE, &format!("0-{}", offset.saturating_sub(1)))
+    }
+
+    fn with_text(self, name: header::HeaderName, text: &str) -> Self {
+        match HeaderValue::from_str(text) {
+            Ok(value) => self.with_header(name, value),
+            Err(_) => self,
         }
     }
 
@@ -148,9 +187,8 @@ impl Problem {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        if let Some(header) = self.header {
-            let (name, value) = *header;
-            response.headers_mut().insert(name, value);
+        for (name, value) in self.headers {
+            response.headers_mut().append(name, value);
         }
         response
     }
@@ -161,6 +199,10 @@ impl From<Error> for Problem {
         match &error {
             Error::WrongDigest { expected, actual, size, .. } => {
                 Self::wrong_digest(format!("the {size} bytes that arrived have the digest {actual}, not {expected}"))
+            }
+            Error::DiskNearlyFull { .. } => {
+                tracing::error!(%error, "a push was refused");
+                Self::disk_nearly_full()
             }
             Error::Io { source, .. }
                 if matches!(source.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) =>

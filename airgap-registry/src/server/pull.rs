@@ -8,14 +8,16 @@ use serde_json::json;
 
 use super::answer::{self, CONTENT_DIGEST};
 use super::body::{Body, FileBody};
+use super::cache::Kept;
 use super::problem::Problem;
+use super::query::Query;
 use super::range::{self, Requested};
-use super::route::{ManifestReference, Query};
+use super::route::ManifestReference;
 use super::{Service, blocking};
-use crate::manifest::MAXIMUM_MANIFEST;
-use crate::store::ManifestFile;
 
 const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+/// What a digest names never changes; who may see it does.
+const IMMUTABLE: HeaderValue = HeaderValue::from_static("private, max-age=31536000, immutable");
 
 impl Service {
     pub(super) async fn read_blob(
@@ -25,13 +27,19 @@ impl Service {
         headers: &HeaderMap,
         is_head: bool,
     ) -> Result<Response<Body>, Problem> {
-        let store = Arc::clone(&self.store);
-        let found = blocking(move || {
-            let Some(size) = store.linked_blob(&name, &digest)? else { return Ok(None) };
-            let file = if is_head { None } else { Some(store.open_blob(&digest)?) };
-            Ok(Some((size, file)))
-        });
-        let (size, file) = found.await?.ok_or_else(|| Problem::unknown_blob(&digest))?;
+        let (size, file) = if is_head {
+            // Two looks at the filesystem's index: not worth another thread.
+            let size = self.store.linked_blob(&name, &digest)?.ok_or_else(|| Problem::unknown_blob(&digest))?;
+            self.lease(&name, &digest).await?;
+            (size, None)
+        } else {
+            let store = Arc::clone(&self.store);
+            let found = blocking(move || {
+                let Some(size) = store.linked_blob(&name, &digest)? else { return Ok(None) };
+                Ok(Some((size, Some(store.open_blob(&digest)?))))
+            });
+            found.await?.ok_or_else(|| Problem::unknown_blob(&digest))?
+        };
         let tag = etag(&digest);
         if matches_etag(headers, header::IF_NONE_MATCH, &tag) {
             return not_modified(&tag);
@@ -42,8 +50,7 @@ impl Service {
             Requested::Whole => (StatusCode::OK, 0, size),
             Requested::Part(start, end) => (StatusCode::PARTIAL_CONTENT, start, end),
             Requested::Unsatisfiable => {
-                let there = format!("bytes */{size}");
-                return Err(Problem::bad_range("the blob has no such bytes", header::CONTENT_RANGE, &there));
+                return Err(Problem::bad_range(size));
             }
         };
         let mut response = Response::new(file.map_or(Body::Empty, |file| Body::File(FileBody::new(file, start, end))));
@@ -56,6 +63,7 @@ impl Service {
         answer::set(&mut response, header::CONTENT_LENGTH, end - start)?;
         answer::set(&mut response, header::ETAG, tag)?;
         answer::set(&mut response, CONTENT_DIGEST, digest)?;
+        response.headers_mut().insert(header::CACHE_CONTROL, IMMUTABLE);
         Ok(response)
     }
 
@@ -66,24 +74,13 @@ impl Service {
         headers: &HeaderMap,
         is_head: bool,
     ) -> Result<Response<Body>, Problem> {
-        let store = Arc::clone(&self.store);
-        let wanted = reference.clone();
-        let found: Option<(ManifestFile, Option<Vec<u8>>)> = blocking(move || {
-            let digest = match &wanted {
-                ManifestReference::Digest(digest) => Some(*digest),
-                ManifestReference::Tag(tag) => store.resolve_tag(&name, tag)?,
-            };
-            let file = digest.map(|digest| store.manifest(&name, &digest)).transpose()?.flatten();
-            let Some(file) = file else { return Ok(None) };
-            if is_head || file.size > MAXIMUM_MANIFEST as u64 {
-                return Ok(Some((file, None)));
-            }
-            let path = store.blob_path(&file.digest);
-            let bytes = std::fs::read(&path).map_err(crate::error::Error::io("read", &path))?;
-            Ok(Some((file, Some(bytes))))
-        })
-        .await?;
-        let (file, bytes) = found.ok_or_else(|| match &reference {
+        let found = if let Some(kept) = self.manifests.get(&name, &reference) {
+            Some(kept)
+        } else {
+            let (store, manifests, wanted) = (Arc::clone(&self.store), Arc::clone(&self.manifests), reference.clone());
+            blocking(move || manifests.load(&store, &name, &wanted)).await?
+        };
+        let Kept { file, bytes } = found.ok_or_else(|| match &reference {
             ManifestReference::Digest(digest) => Problem::unknown_manifest(digest),
             ManifestReference::Tag(tag) => Problem::unknown_manifest(tag),
         })?;
@@ -91,17 +88,24 @@ impl Service {
         if matches_etag(headers, header::IF_NONE_MATCH, &tag) {
             return not_modified(&tag);
         }
-        let mut response = match bytes {
-            Some(bytes) => Response::new(Body::from(bytes)),
-            None if is_head => Response::new(Body::Empty),
-            // More than a manifest may have was never taken in: the file is not what was written.
-            None => return Err(Problem::internal()),
-        };
+        let mut response = Response::new(if is_head { Body::Empty } else { Body::from(bytes) });
         answer::set(&mut response, header::CONTENT_TYPE, &file.media_type)?;
         answer::set(&mut response, header::CONTENT_LENGTH, file.size)?;
         answer::set(&mut response, header::ETAG, tag)?;
         answer::set(&mut response, CONTENT_DIGEST, file.digest)?;
+        if matches!(reference, ManifestReference::Digest(_)) {
+            response.headers_mut().insert(header::CACHE_CONTROL, IMMUTABLE);
+        }
         Ok(response)
+    }
+
+    /// Keeps a blob from being collected while the client that asked for it goes on with its push.
+    async fn lease(&self, name: &RepositoryName, digest: &Digest) -> Result<(), Problem> {
+        if !self.store.lease_is_due(name, digest)? {
+            return Ok(());
+        }
+        let (store, name, digest) = (Arc::clone(&self.store), name.clone(), *digest);
+        blocking(move || store.lease(&name, &digest)).await
     }
 
     pub(super) async fn list_tags(&self, name: RepositoryName, query: &Query) -> Result<Response<Body>, Problem> {

@@ -5,38 +5,41 @@
 
 use std::sync::Arc;
 
-use bundle::oci::{Algorithm, Digest, Hasher, RepositoryName};
-use http::{HeaderName, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::{Bytes, Incoming};
-use tokio::task::JoinHandle;
+use bundle::oci::{Algorithm, Digest, Hasher, RepositoryName, Tag};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
 use super::answer::{self, CONTENT_DIGEST};
 use super::body::Body;
+use super::call::Call;
 use super::problem::Problem;
-use super::route::{ManifestReference, Query};
+use super::query::Query;
+use super::route::ManifestReference;
 use super::uploads::Held;
-use super::{IDLE, Service, blocking, range};
-use crate::error::{Error, Result as StoreResult};
+use super::{Asker, Service, blocking, range};
+use crate::identity::Permission;
 use crate::manifest::{MAXIMUM_MANIFEST, Manifest};
 use crate::store::{PutManifest, UploadId};
 
-/// How many bytes of a body are gathered before they are hashed and written.
-const BATCH: usize = 512 << 10;
-
 const UPLOAD_ID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+/// Asks clients for chunks of a useful size; smaller ones are taken all the same.
+const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+const CHUNK_MIN: HeaderValue = HeaderValue::from_static("65536");
+/// The most `tag` parameters of one request (OCI distribution-spec, "Pushing Manifests with Tags": at least 10).
+const MAXIMUM_TAGS: usize = 16;
 
 impl Service {
     pub(super) async fn start_upload(
         &self,
         name: RepositoryName,
         query: &Query,
-        request: Request<Incoming>,
+        call: Call,
+        asker: &Asker,
     ) -> Result<Response<Body>, Problem> {
         if let Some(digest) = &query.mount {
             let digest = parse_digest(digest)?;
-            if self.mount(&name, digest, query).await? {
+            if self.mount(&name, digest, query, asker).await? {
                 return created(&format!("/v2/{name}/blobs/{digest}"), &digest);
             }
         }
@@ -48,21 +51,38 @@ impl Service {
             Some(_) => return Err(Problem::wrong_digest("digest-algorithm may be sha256 or sha512")),
         };
         let (store, repository) = (Arc::clone(&self.store), name.clone());
-        let upload = blocking(move || store.begin_upload(&repository, algorithm)).await?;
+        let (watermark, most) = (self.watermark(), self.config.limits.uploads);
+        let upload = blocking(move || {
+            store.require_free(watermark)?;
+            if store.uploads()? >= most { Ok(None) } else { store.begin_upload(&repository, algorithm).map(Some) }
+        });
+        let upload = upload.await?.ok_or_else(Problem::too_many_uploads)?;
         let id = upload.id().clone();
         self.uploads.insert(upload);
-        match expected {
-            Some(expected) => {
-                let held = self.uploads.take(&self.store, &name, &id).await?;
-                let held = receive(held, request.into_body()).await?;
-                self.finish(held, &name, &id, expected).await
+        let Some(expected) = expected else {
+            let mut response = accepted(StatusCode::ACCEPTED, &name, &id, 0)?;
+            response.headers_mut().insert(CHUNK_MIN_LENGTH, CHUNK_MIN);
+            return Ok(response);
+        };
+        let held = self.uploads.take(&self.store, &name, &id).await?;
+        match self.receive(held, call).await {
+            Ok(held) => self.finish(held, &name, &id, expected).await,
+            Err(problem) => {
+                // Its name was told to nobody who could go on with it.
+                let _ = self.cancel_upload(name, id).await;
+                Err(problem)
             }
-            None => accepted(StatusCode::ACCEPTED, &name, &id, 0),
         }
     }
 
-    /// Cross-repository mount. Without `from` any repository will do: who may push may read all of them.
-    async fn mount(&self, name: &RepositoryName, digest: Digest, query: &Query) -> Result<bool, Problem> {
+    /// Cross-repository mount, from a repository that the asker may pull from. Without `from` any of those will do.
+    async fn mount(
+        &self,
+        name: &RepositoryName,
+        digest: Digest,
+        query: &Query,
+        asker: &Asker,
+    ) -> Result<bool, Problem> {
         let from: Option<RepositoryName> = match &query.from {
             Some(from) => match from.parse() {
                 Ok(from) => Some(from),
@@ -70,23 +90,33 @@ impl Service {
             },
             None => None,
         };
+        let readable = self.readable(asker);
         let (store, name) = (Arc::clone(&self.store), name.clone());
-        blocking(move || match from {
-            Some(from) if store.linked_blob(&from, &digest)?.is_none() => Ok(false),
-            _ => store.link_blob(&name, &digest),
+        blocking(move || {
+            let may_read = match from {
+                Some(from) => readable(&from) && store.linked_blob(&from, &digest)?.is_some(),
+                None => store.is_linked_in(&digest, &*readable)?,
+            };
+            if may_read { store.link_blob(&name, &digest) } else { Ok(false) }
         })
         .await
+    }
+
+    /// Which repositories the asker may pull from.
+    fn readable(&self, asker: &Asker) -> Box<dyn Fn(&RepositoryName) -> bool + Send> {
+        let (rights, asker) = (self.rights(), asker.clone());
+        Box::new(move |name| asker.may(&rights, Permission::Pull, Some(name)))
     }
 
     pub(super) async fn continue_upload(
         &self,
         name: RepositoryName,
         id: UploadId,
-        request: Request<Incoming>,
+        call: Call,
     ) -> Result<Response<Body>, Problem> {
         let held = self.uploads.take(&self.store, &name, &id).await?;
-        check_order(&held, &request)?;
-        let held = receive(held, request.into_body()).await?;
+        check_order(&held, &call)?;
+        let held = self.receive(held, call).await?;
         accepted(StatusCode::ACCEPTED, &name, &id, offset(&held))
     }
 
@@ -95,14 +125,14 @@ impl Service {
         name: RepositoryName,
         id: UploadId,
         query: &Query,
-        request: Request<Incoming>,
+        call: Call,
     ) -> Result<Response<Body>, Problem> {
         let expected =
             query.digest.as_deref().ok_or_else(|| Problem::wrong_digest("the parameter digest is missing"))?;
         let expected = parse_digest(expected)?;
         let held = self.uploads.take(&self.store, &name, &id).await?;
-        check_order(&held, &request)?;
-        let held = receive(held, request.into_body()).await?;
+        check_order(&held, &call)?;
+        let held = self.receive(held, call).await?;
         self.finish(held, &name, &id, expected).await
     }
 
@@ -151,19 +181,17 @@ impl Service {
         name: RepositoryName,
         reference: ManifestReference,
         query: &Query,
-        request: Request<Incoming>,
+        call: Call,
+        asker: &Asker,
     ) -> Result<Response<Body>, Problem> {
-        let sent_as = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let sent_as = call.header(header::CONTENT_TYPE);
         let sent_as = sent_as.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_owned());
-        if content_length(&request).is_some_and(|length| length > MAXIMUM_MANIFEST as u64) {
+        let (promised, tags) = named(&reference, query)?;
+        if call.content_length().is_some_and(|length| length > MAXIMUM_MANIFEST as u64) {
             return Err(Problem::manifest_too_large(MAXIMUM_MANIFEST));
         }
-        let bytes = collect(request.into_body(), MAXIMUM_MANIFEST).await?;
+        let bytes = self.collect(call.body, MAXIMUM_MANIFEST).await?;
         let manifest = Manifest::parse(&bytes, sent_as.as_deref()).map_err(|error| Problem::bad_manifest(&error))?;
-        let promised = match &reference {
-            ManifestReference::Digest(digest) => Some(*digest),
-            ManifestReference::Tag(_) => query.digest.as_deref().map(parse_digest).transpose()?,
-        };
         let mut hasher = Hasher::new(promised.map_or(Algorithm::Sha256, |digest| digest.algorithm()));
         hasher.update(&bytes);
         let digest = hasher.finish();
@@ -175,24 +203,33 @@ impl Service {
             ManifestReference::Digest(digest) => format!("/v2/{name}/manifests/{digest}"),
             ManifestReference::Tag(tag) => format!("/v2/{name}/manifests/{tag}"),
         };
-        let store = Arc::clone(&self.store);
+        let (store, is_sparse_taken, watermark) =
+            (Arc::clone(&self.store), self.config.sparse_manifests, self.watermark());
+        let (readable, stored_tags) = (self.readable(asker), tags.clone());
         let outcome = blocking(move || {
-            let tag = match &reference {
-                ManifestReference::Tag(tag) => Some(tag),
-                ManifestReference::Digest(_) => None,
-            };
-            store.put_manifest(&name, &digest, &bytes, &manifest, tag)
+            store.require_free(watermark)?;
+            // A blob of another repository becomes one of this, as by a mount, when the asker may read it there.
+            store.adopt_blobs(&name, &manifest, &*readable)?;
+            store.put_manifest(&name, &digest, &bytes, &manifest, &stored_tags, is_sparse_taken)
         });
-        match outcome.await? {
-            PutManifest::Missing(missing) => Err(Problem::missing_blobs(&missing)),
-            PutManifest::Stored => {
-                let mut response = created(&location, &digest)?;
-                if let Some(subject) = subject {
-                    answer::set(&mut response, OCI_SUBJECT, subject)?;
-                }
-                Ok(response)
+        let missing = match outcome.await? {
+            PutManifest::Missing(missing) => return Err(Problem::missing_blobs(&missing)),
+            PutManifest::Stored { missing } => missing,
+        };
+        let mut response = created(&location, &digest)?;
+        if let Some(subject) = subject {
+            answer::set(&mut response, OCI_SUBJECT, subject)?;
+        }
+        if matches!(reference, ManifestReference::Digest(_)) {
+            for tag in tags {
+                let value = HeaderValue::from_str(tag.as_str()).map_err(|_| Problem::internal())?;
+                response.headers_mut().append(OCI_TAG, value);
             }
         }
+        if missing > 0 {
+            answer::warn(&mut response, &format!("the repository does not hold {missing} of the manifest's blobs"))?;
+        }
+        Ok(response)
     }
 
     pub(super) async fn delete_manifest(
@@ -219,118 +256,48 @@ impl Service {
     }
 }
 
-/// Writes a body to the end of an upload. While a batch is hashed and written, the next one is received.
-async fn receive(held: Held, mut body: Incoming) -> Result<Held, Problem> {
-    let mut writing: Option<JoinHandle<(Held, StoreResult<()>)>> = None;
-    let mut idle = Some(held);
-    let mut failure = None;
-    loop {
-        let mut batch: Vec<Bytes> = Vec::new();
-        let mut length = 0;
-        let mut is_end = false;
-        while length < BATCH {
-            match tokio::time::timeout(IDLE, body.frame()).await {
-                Ok(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        length += data.len();
-                        batch.push(data);
-                    }
-                }
-                Ok(None) => {
-                    is_end = true;
-                    break;
-                }
-                // What arrived is kept: the client can ask how much that is, and go on.
-                Ok(Some(Err(error))) => {
-                    failure = Some(Problem::broken_upload(format!("the body ended early: {error}")));
-                    break;
-                }
-                Err(_) => {
-                    failure = Some(Problem::too_slow());
-                    break;
-                }
-            }
-        }
-        let held = match (idle.take(), writing.take()) {
-            (Some(held), _) => held,
-            (None, Some(writing)) => settle(writing).await?,
-            (None, None) => return Err(Problem::internal()),
-        };
-        let is_last = is_end || failure.is_some();
-        let handle = tokio::task::spawn_blocking(move || write(held, &batch));
-        if is_last {
-            let held = settle(handle).await?;
-            return match failure {
-                None => Ok(held),
-                Some(problem) => Err(problem),
-            };
-        }
-        writing = Some(handle);
-    }
-}
-
-async fn settle(writing: JoinHandle<(Held, StoreResult<()>)>) -> Result<Held, Problem> {
-    let (held, result) = writing.await.map_err(|_| Problem::internal())?;
-    result?;
-    Ok(held)
-}
-
-fn write(mut held: Held, batch: &[Bytes]) -> (Held, StoreResult<()>) {
-    let result = match held.as_mut() {
-        Some(upload) => batch.iter().try_for_each(|bytes| upload.append(bytes)),
-        None => Err(Error::Unexpected("an upload was used after its end")),
-    };
-    (held, result)
-}
-
 fn offset(held: &Held) -> u64 {
     held.as_ref().map_or(0, crate::store::Upload::offset)
 }
 
 /// A chunk that says where it belongs must follow the last byte that arrived.
-fn check_order(held: &Held, request: &Request<Incoming>) -> Result<(), Problem> {
-    let Some(header) = request.headers().get(header::CONTENT_RANGE) else { return Ok(()) };
-    let Some((first, last)) = header.to_str().ok().and_then(range::chunk) else {
-        return Err(Problem::broken_upload("Content-Range must be FIRST-LAST"));
+fn check_order(held: &Held, call: &Call) -> Result<(), Problem> {
+    let Some(range) = call.headers.get(header::CONTENT_RANGE) else { return Ok(()) };
+    let Some(upload) = held.as_ref() else { return Err(Problem::unknown_upload()) };
+    let location = format!("/v2/{}/blobs/uploads/{}", upload.repository(), upload.id());
+    let refuse = |why: String| Err(Problem::out_of_order(why, &location, upload.offset()));
+    let Some((first, last)) = range.to_str().ok().and_then(range::chunk) else {
+        return refuse("Content-Range must be FIRST-LAST".to_owned());
     };
-    let offset = offset(held);
-    if first != offset {
-        let there = format!("0-{}", offset.saturating_sub(1));
-        return Err(Problem::bad_range(
-            format!("the chunk begins at byte {first}, the upload goes on at {offset}"),
-            header::RANGE,
-            &there,
-        ));
+    if first != upload.offset() {
+        return refuse(format!("the chunk begins at byte {first}, the upload goes on at {}", upload.offset()));
     }
-    match content_length(request) {
+    match call.content_length() {
         Some(length) if last - first != length.wrapping_sub(1) => {
-            Err(Problem::broken_upload("Content-Range and Content-Length contradict each other"))
+            Err(Problem::wrong_size("Content-Range and Content-Length contradict each other"))
         }
         _ => Ok(()),
     }
 }
 
-fn content_length(request: &Request<Incoming>) -> Option<u64> {
-    request.headers().get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
-}
-
-async fn collect(mut body: Incoming, limit: usize) -> Result<Vec<u8>, Problem> {
-    let mut bytes = Vec::new();
-    loop {
-        match tokio::time::timeout(IDLE, body.frame()).await {
-            Err(_) => return Err(Problem::too_slow()),
-            Ok(None) => return Ok(bytes),
-            Ok(Some(Err(error))) => return Err(Problem::broken_upload(format!("the body ended early: {error}"))),
-            Ok(Some(Ok(frame))) => {
-                if let Ok(data) = frame.into_data() {
-                    if bytes.len() + data.len() > limit {
-                        return Err(Problem::manifest_too_large(limit));
-                    }
-                    bytes.extend_from_slice(&data);
-                }
-            }
-        }
+/// The digest that a manifest must have, when one was named, and the tags that it is to get.
+fn named(reference: &ManifestReference, query: &Query) -> Result<(Option<Digest>, Vec<Tag>), Problem> {
+    if query.tags.len() > MAXIMUM_TAGS {
+        return Err(Problem::too_many_tags(MAXIMUM_TAGS));
     }
+    let mut tags = query
+        .tags
+        .iter()
+        .map(|tag| tag.parse().map_err(|error| Problem::bad_tag(&error)))
+        .collect::<Result<Vec<Tag>, _>>()?;
+    let promised = match reference {
+        ManifestReference::Digest(digest) => Some(*digest),
+        ManifestReference::Tag(tag) => {
+            tags.push(tag.clone());
+            query.digest.as_deref().map(parse_digest).transpose()?
+        }
+    };
+    Ok((promised, tags))
 }
 
 fn parse_digest(text: &str) -> Result<Digest, Problem> {

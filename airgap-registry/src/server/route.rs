@@ -6,11 +6,12 @@ use bundle::oci::{Digest, RepositoryName, Tag};
 use http::Method;
 
 use super::problem::Problem;
+use super::query::percent_decode;
 use crate::identity::Permission;
 use crate::store::UploadId;
 
 /// The last part of a manifest's path.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum ManifestReference {
     Tag(Tag),
     Digest(Digest),
@@ -51,6 +52,10 @@ pub(crate) enum Endpoint {
     DeleteBlob(RepositoryName, Digest),
     /// end-12 `GET …/referrers/DIGEST`
     ListReferrers(RepositoryName, Digest),
+    /// `GET /token`
+    Token,
+    /// `GET /metrics`
+    Metrics,
 }
 
 impl Endpoint {
@@ -63,7 +68,12 @@ impl Endpoint {
             "/readyz" if reads => return Ok(Self::Ready),
             "/v2" | "/v2/" if reads => return Ok(Self::Base),
             "/v2/_catalog" if reads => return Ok(Self::Catalog),
-            "/healthz" | "/readyz" | "/v2" | "/v2/" | "/v2/_catalog" => return Err(Problem::method("GET, HEAD")),
+            "/token" if *method == Method::GET => return Ok(Self::Token),
+            "/metrics" if reads => return Ok(Self::Metrics),
+            "/healthz" | "/readyz" | "/v2" | "/v2/" | "/v2/_catalog" | "/metrics" => {
+                return Err(Problem::method("GET, HEAD"));
+            }
+            "/token" => return Err(Problem::method("GET")),
             _ => {}
         }
         let rest = path.strip_prefix("/v2/").ok_or_else(Problem::no_such_page)?;
@@ -125,8 +135,10 @@ impl Endpoint {
     /// What the asker must be allowed.
     pub(crate) fn permission(&self) -> Permission {
         match self {
-            Self::Health | Self::Ready => Permission::Nothing,
-            Self::Base | Self::ReadBlob(..) | Self::ReadManifest(..) | Self::ListTags(_) | Self::ListReferrers(..) => {
+            Self::Health | Self::Ready | Self::Token => Permission::Nothing,
+            Self::Base => Permission::Enter,
+            Self::Metrics => Permission::Observe,
+            Self::ReadBlob(..) | Self::ReadManifest(..) | Self::ListTags(_) | Self::ListReferrers(..) => {
                 Permission::Pull
             }
             Self::StartUpload(_)
@@ -158,13 +170,15 @@ impl Endpoint {
             Self::DeleteManifest(..) => "delete-manifest",
             Self::DeleteBlob(..) => "delete-blob",
             Self::ListReferrers(..) => "list-referrers",
+            Self::Token => "token",
+            Self::Metrics => "metrics",
         }
     }
 
     /// The repository it is about.
-    pub(crate) fn repository_mut(&mut self) -> Option<&mut RepositoryName> {
+    pub(crate) fn repository(&self) -> Option<&RepositoryName> {
         match self {
-            Self::Health | Self::Ready | Self::Base | Self::Catalog => None,
+            Self::Health | Self::Ready | Self::Base | Self::Catalog | Self::Token | Self::Metrics => None,
             Self::ReadBlob(name, _)
             | Self::ReadManifest(name, _)
             | Self::StartUpload(name)
@@ -177,6 +191,26 @@ impl Endpoint {
             | Self::DeleteManifest(name, _)
             | Self::DeleteBlob(name, _)
             | Self::ListReferrers(name, _) => Some(name),
+        }
+    }
+
+    /// The same operation on another repository.
+    #[must_use]
+    pub(crate) fn moved_to(self, name: RepositoryName) -> Self {
+        match self {
+            Self::Health | Self::Ready | Self::Base | Self::Catalog | Self::Token | Self::Metrics => self,
+            Self::ReadBlob(_, digest) => Self::ReadBlob(name, digest),
+            Self::ReadManifest(_, reference) => Self::ReadManifest(name, reference),
+            Self::StartUpload(_) => Self::StartUpload(name),
+            Self::ContinueUpload(_, id) => Self::ContinueUpload(name, id),
+            Self::FinishUpload(_, id) => Self::FinishUpload(name, id),
+            Self::UploadStatus(_, id) => Self::UploadStatus(name, id),
+            Self::CancelUpload(_, id) => Self::CancelUpload(name, id),
+            Self::WriteManifest(_, reference) => Self::WriteManifest(name, reference),
+            Self::ListTags(_) => Self::ListTags(name),
+            Self::DeleteManifest(_, reference) => Self::DeleteManifest(name, reference),
+            Self::DeleteBlob(_, digest) => Self::DeleteBlob(name, digest),
+            Self::ListReferrers(_, digest) => Self::ListReferrers(name, digest),
         }
     }
 }
@@ -200,64 +234,6 @@ fn manifest_reference(text: &str) -> Result<ManifestReference, Problem> {
         return parse_digest(text).map(ManifestReference::Digest);
     }
     text.parse().map(ManifestReference::Tag).map_err(|error: bundle::oci::ParseError| Problem::bad_tag(&error))
-}
-
-/// The parameters of a query string that this server knows.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Query {
-    pub(crate) namespace: Option<String>,
-    pub(crate) digest: Option<String>,
-    pub(crate) digest_algorithm: Option<String>,
-    pub(crate) mount: Option<String>,
-    pub(crate) from: Option<String>,
-    pub(crate) number: Option<String>,
-    pub(crate) last: Option<String>,
-    pub(crate) artifact_type: Option<String>,
-}
-
-impl Query {
-    /// Takes a query string apart. A parameter that stands there twice is refused: two readers could differ.
-    pub(crate) fn parse(query: Option<&str>) -> Result<Self, Problem> {
-        let mut parsed = Self::default();
-        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let field = match key {
-                "ns" => &mut parsed.namespace,
-                "digest" => &mut parsed.digest,
-                "digest-algorithm" => &mut parsed.digest_algorithm,
-                "mount" => &mut parsed.mount,
-                "from" => &mut parsed.from,
-                "n" => &mut parsed.number,
-                "last" => &mut parsed.last,
-                "artifactType" => &mut parsed.artifact_type,
-                _ => continue,
-            };
-            let value = percent_decode(value).ok_or_else(|| Problem::bad_request("the query is not valid UTF-8"))?;
-            if field.replace(value).is_some() {
-                return Err(Problem::bad_request("a parameter of the query is given twice"));
-            }
-        }
-        Ok(parsed)
-    }
-}
-
-/// Decodes `%HH` (RFC 3986, 2.1). A plus sign stays one: media types hold it.
-fn percent_decode(text: &str) -> Option<String> {
-    if !text.contains('%') {
-        return Some(text.to_owned());
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        if byte == b'%' {
-            let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-            let value = digit(bytes.next())? * 16 + digit(bytes.next())?;
-            decoded.push(u8::try_from(value).ok()?);
-        } else {
-            decoded.push(byte);
-        }
-    }
-    String::from_utf8(decoded).ok()
 }
 
 #[cfg(test)]
@@ -338,21 +314,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_query_is_decoded_once_and_without_doubles() {
-        let query = Query::parse(Some("digest=sha256%3Aab&ns=k8s.gcr.io&x=1&artifactType=a%2Bb+c")).unwrap();
-        assert_eq!(query.digest.as_deref(), Some("sha256:ab"));
-        assert_eq!(query.namespace.as_deref(), Some("k8s.gcr.io"));
-        assert_eq!(query.artifact_type.as_deref(), Some("a+b+c"));
-        assert!(Query::parse(Some("n=1&n=2")).is_err());
-        assert!(Query::parse(Some("n=%zz")).is_err());
-    }
-
     proptest! {
         #[test]
         fn no_path_leads_out_of_a_repository(path in "/v2/[a-z./%_:0-9]{0,60}/(manifests|blobs|tags|referrers)/[a-z./%:0-9]{0,40}") {
-            if let Ok(mut endpoint) = Endpoint::parse(&Method::GET, &path)
-                && let Some(name) = endpoint.repository_mut()
+            if let Ok(endpoint) = Endpoint::parse(&Method::GET, &path)
+                && let Some(name) = endpoint.repository()
             {
                 prop_assert!(name.as_str().split('/').all(|part| !part.is_empty() && !part.starts_with(['.', '_'])));
             }

@@ -1,12 +1,15 @@
 //! Certificates, keys and client verification for the server's TLS.
 //!
-//! Invariant: TLS 1.2 or newer by rustls with the aws-lc provider; the key belongs to the certificate; a client
+//! Invariant: TLS 1.2 or newer by rustls with the aws-lc provider, and only suites with forward secrecy and authenticated
+//! encryption (RFC 9325, 4.2); the key belongs to the certificate; a client
 //! certificate that is presented is verified, or the handshake fails. Called at start and on SIGHUP.
 
 use std::fs;
 use std::sync::Arc;
 
 use camino::Utf8Path;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
@@ -32,7 +35,7 @@ pub(crate) fn load(config: &TlsConfig) -> Result<Tls> {
     let key_path = resolve(&config.key)?;
     let chain = certificates(&certificate_path)?;
     let key = private_key(&key_path)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = Arc::new(provider());
     // By itself first, so that a key that is no use is not blamed on the certificate.
     provider.key_provider.load_private_key(key.clone_key()).map_err(|_| unusable_key(&key_path))?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -69,6 +72,25 @@ pub(crate) fn load(config: &TlsConfig) -> Result<Tls> {
     })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Tls { config: Arc::new(config), names })
+}
+
+/// What a handshake may agree on; written out, so that an update of the library adds nothing.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![
+            cipher_suite::TLS13_AES_256_GCM_SHA384,
+            cipher_suite::TLS13_AES_128_GCM_SHA256,
+            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1],
+        ..aws_lc_rs::default_provider()
+    }
 }
 
 fn certificates(path: &Utf8Path) -> Result<Vec<CertificateDer<'static>>> {

@@ -6,12 +6,29 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+#[cfg(not(test))]
+use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown, lchown};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use camino::{Utf8Path, Utf8PathBuf};
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
+#[cfg(test)]
+use super::faults::Faults;
 use crate::error::{Error, Result};
+
+/// A change of the file tree; the tests make the n-th one fail, and look at the order of all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change<'a> {
+    Create(&'a Utf8Path),
+    SyncFile(&'a Utf8Path),
+    MakeDirectory(&'a Utf8Path),
+    Rename(&'a Utf8Path, &'a Utf8Path),
+    Remove(&'a Utf8Path),
+    SyncDirectory(&'a Utf8Path),
+}
 
 /// Everything below the root of a store.
 #[derive(Debug)]
@@ -19,9 +36,8 @@ pub(crate) struct Disk {
     root: Utf8PathBuf,
     /// Root loads bundles into a store that the server's user owns: what root makes is given to that user.
     owner: Option<(u32, u32)>,
-    /// After so many changes all further ones fail, as if the process had been killed.
     #[cfg(test)]
-    pub(crate) fuse: std::sync::atomic::AtomicUsize,
+    pub(super) faults: Faults,
 }
 
 impl Disk {
@@ -34,38 +50,64 @@ impl Disk {
             root: root.to_owned(),
             owner,
             #[cfg(test)]
-            fuse: std::sync::atomic::AtomicUsize::new(usize::MAX),
+            faults: Faults::default(),
         })
     }
 
+    /// Every change goes through here.
     #[cfg(not(test))]
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
-    fn burn(&self) -> io::Result<()> {
-        Ok(())
+    #[allow(clippy::unused_self)]
+    fn change<T>(&self, _: Change<'_>, effect: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        effect()
     }
 
     #[cfg(test)]
-    fn burn(&self) -> io::Result<()> {
-        use std::sync::atomic::Ordering::SeqCst;
-        let left = self.fuse.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
-        left.map(drop).map_err(|_| io::Error::other("the fuse is burnt"))
+    fn change<T>(&self, change: Change<'_>, effect: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.faults.change(change, effect)
     }
 
     pub(crate) fn root(&self) -> &Utf8Path {
         &self.root
     }
 
-    /// A new file, open for reading and writing. Its directory must exist.
+    /// A new file, open for reading and writing.
     pub(crate) fn create_file(&self, path: &Utf8Path) -> Result<File> {
         let create = || -> io::Result<File> {
-            self.burn()?;
             let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
             if let Some((user, group)) = self.owner {
                 fchown(&file, Some(user), Some(group))?;
             }
             Ok(file)
         };
-        create().map_err(Error::io("create", path))
+        match self.change(Change::Create(path), create) {
+            // Somebody took the folder away.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create_directory(path.parent().unwrap_or(&self.root))?;
+                self.change(Change::Create(path), create).map_err(Error::io("create", path))
+            }
+            other => other.map_err(Error::io("create", path)),
+        }
+    }
+
+    /// Appends to a file of that path.
+    #[cfg_attr(not(test), allow(clippy::unused_self))]
+    pub(crate) fn append(&self, file: &mut File, path: &Utf8Path, bytes: &[u8]) -> Result<()> {
+        #[cfg(test)]
+        let written = self.faults.write(file, path, bytes);
+        #[cfg(not(test))]
+        let written = file.write_all(bytes);
+        written.map_err(Error::io("write", path))
+    }
+
+    /// Makes what was written to a file durable.
+    pub(crate) fn sync(&self, file: &File, path: &Utf8Path) -> Result<()> {
+        self.change(Change::SyncFile(path), || file.sync_data()).map_err(Error::io("sync", path))
+    }
+
+    /// Makes the entries of a directory durable.
+    pub(crate) fn sync_directory(&self, path: &Utf8Path) -> Result<()> {
+        let sync = || File::open(path).and_then(|directory| directory.sync_all());
+        self.change(Change::SyncDirectory(path), sync).map_err(Error::io("sync", path))
     }
 
     /// A path for a file that is not yet complete, on the filesystem of the store.
@@ -80,7 +122,7 @@ impl Disk {
         }
         let parent = path.parent().ok_or(Error::Unexpected("a path of the store has no parent"))?;
         self.create_directory(parent)?;
-        match self.burn().and_then(|()| DirBuilder::new().mode(0o700).create(path)) {
+        match self.change(Change::MakeDirectory(path), || DirBuilder::new().mode(0o700).create(path)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
             Err(error) => return Err(Error::io("create the folder", path)(error)),
@@ -88,7 +130,18 @@ impl Disk {
         if let Some((user, group)) = self.owner {
             lchown(path, Some(user), Some(group)).map_err(Error::io("change the owner of", path))?;
         }
-        sync_directory(parent)
+        self.sync_directory(parent)
+    }
+
+    /// Removes a directory with all that is in it, not durably. That it is gone already is no error, nor that somebody
+    /// puts something in meanwhile: the next collection takes it.
+    pub(crate) fn remove_directory(&self, path: &Utf8Path) -> Result<()> {
+        match self.change(Change::Remove(path), || fs::remove_dir_all(path)) {
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                Err(Error::io("remove", path)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Renames a complete and synced file to where it becomes visible. What is there already is replaced.
@@ -116,6 +169,23 @@ impl Disk {
     pub(crate) fn batch(&self) -> Batch<'_> {
         Batch { disk: self, directories: BTreeSet::new() }
     }
+
+    /// Sets the modification time of a file to now, by the clock that garbage collection compares with (the kernel's
+    /// own stamps are some milliseconds late); `false` when there is no such file.
+    pub(crate) fn touch(path: &Utf8Path) -> Result<bool> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let modified = Timespec {
+            tv_sec: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: since.subsec_nanos().into(),
+        };
+        let omit = Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+        let times = Timestamps { last_access: omit, last_modification: modified };
+        match rustix::fs::utimensat(CWD, path.as_std_path(), &times, AtFlags::empty()) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(false),
+            Err(error) => Err(Error::io("touch", path)(error.into())),
+        }
+    }
 }
 
 /// Changes whose directories are synced once, by [`Batch::finish`].
@@ -136,7 +206,7 @@ impl Batch<'_> {
     /// See [`Disk::publish`].
     pub(crate) fn publish(&mut self, from: &Utf8Path, to: &Utf8Path) -> Result<()> {
         self.prepare(to)?;
-        self.disk.burn().and_then(|()| fs::rename(from, to)).map_err(Error::io("rename to", to))
+        self.disk.change(Change::Rename(from, to), || fs::rename(from, to)).map_err(Error::io("rename to", to))
     }
 
     /// See [`Disk::write`].
@@ -146,14 +216,16 @@ impl Batch<'_> {
         }
         let temporary = self.disk.temporary_path()?;
         let mut file = self.disk.create_file(&temporary)?;
-        let written = file.write_all(bytes).and_then(|()| self.disk.burn()).and_then(|()| file.sync_data());
-        written.map_err(Error::io("write", &temporary))?;
+        if !bytes.is_empty() {
+            self.disk.append(&mut file, &temporary, bytes)?;
+        }
+        self.disk.sync(&file, &temporary)?;
         self.publish(&temporary, path)
     }
 
     /// See [`Disk::remove`].
     pub(crate) fn remove(&mut self, path: &Utf8Path) -> Result<()> {
-        match self.disk.burn().and_then(|()| fs::remove_file(path)) {
+        match self.disk.change(Change::Remove(path), || fs::remove_file(path)) {
             Ok(()) => {
                 self.directories.extend(path.parent().map(Utf8Path::to_owned));
                 Ok(())
@@ -165,13 +237,8 @@ impl Batch<'_> {
 
     /// Syncs all directories that were touched.
     pub(crate) fn finish(self) -> Result<()> {
-        self.directories.iter().filter(|path| path.is_dir()).try_for_each(|path| sync_directory(path))
+        self.directories.iter().filter(|path| path.is_dir()).try_for_each(|path| self.disk.sync_directory(path))
     }
-}
-
-/// Makes the entries of a directory durable.
-pub(crate) fn sync_directory(path: &Utf8Path) -> Result<()> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(Error::io("sync", path))
 }
 
 /// The names in a directory, sorted; none when it is not there.

@@ -1,6 +1,6 @@
 //! Checking a store from end to end. Reads only. Called by `registry fsck`.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::fs::File;
 
 use bundle::oci::{Algorithm, Digest, Hasher, RepositoryName};
@@ -65,6 +65,19 @@ pub enum ProblemKind {
     Stray,
 }
 
+impl fmt::Display for ProblemKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CorruptBlob => "corrupt-blob",
+            Self::UnreadableBlob => "unreadable-blob",
+            Self::MissingBlob => "missing-blob",
+            Self::BadManifest => "bad-manifest",
+            Self::DanglingTag => "dangling-tag",
+            Self::Stray => "stray",
+        })
+    }
+}
+
 impl FsckReport {
     /// Whether nothing is wrong.
     pub fn is_clean(&self) -> bool {
@@ -74,6 +87,18 @@ impl FsckReport {
     /// The blobs that are damaged or missing, sorted: what a repair has to bring.
     pub fn damaged_blobs(&self) -> Vec<Digest> {
         let mut digests: Vec<_> = self.problems.iter().filter_map(|problem| problem.digest).collect();
+        digests.sort_unstable();
+        digests.dedup();
+        digests
+    }
+
+    /// The blobs whose content is wrong or cannot be read, sorted: what a repair has to take away first.
+    pub fn corrupt_blobs(&self) -> Vec<Digest> {
+        let is_corrupt = |problem: &&Problem| {
+            matches!(problem.kind, ProblemKind::CorruptBlob | ProblemKind::UnreadableBlob | ProblemKind::BadManifest)
+        };
+        let mut digests: Vec<_> =
+            self.problems.iter().filter(is_corrupt).filter_map(|problem| problem.digest).collect();
         digests.sort_unstable();
         digests.dedup();
         digests
@@ -186,6 +211,9 @@ impl Store {
         };
         for blob in manifest.blobs.iter().filter(|blob| !blob.is_foreign()) {
             if self.linked_blob(name, &blob.digest)?.is_none() {
+                if file.is_sparse {
+                    continue;
+                }
                 let message = format!("its blob {} is not held by the repository", blob.digest);
                 report.add(ProblemKind::MissingBlob, &subject, Some(blob.digest), message);
             } else {

@@ -12,7 +12,9 @@
 //! bundles/NAME-VERSION.json[.minisig]         the signed indexes that were published
 //! quarantine/ALGORITHM-HEX                    blobs that fsck found damaged
 //! temporary/                                  small files before their rename
+//! scrub.json                                  how far the background check is
 //! lock, uploads.lock, staging/lock            advisory locks (flock)
+//! gate.lock, links.lock, gc.lock              those between garbage collection and everybody else
 //! ```
 //!
 //! Invariant: a file below `blobs/` was complete, synced and had the digest of its name when it was put there; links
@@ -20,19 +22,27 @@
 //! commands.
 
 pub(crate) mod disk;
+#[cfg(test)]
+mod faults;
 mod fsck;
 mod gc;
 pub(crate) mod layout;
+mod lease;
 mod list;
 mod publish;
+mod repair;
 mod repository;
+mod retain;
+mod scrub;
+mod space;
 mod stage;
+#[cfg(test)]
+mod trials;
 mod upload;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bundle::oci::Digest;
@@ -42,9 +52,12 @@ use crate::error::{Error, Result};
 use disk::Disk;
 
 pub use fsck::{FsckReport, Problem, ProblemKind};
-pub use gc::{GRACE, GcReport};
+pub use gc::{GRACE, GcOptions, GcReport};
 pub use list::{BundleRecord, HeldBlob, Inventory, ListedRepository, ListedTag};
+pub use repair::{RepairReport, RepairSource};
 pub use repository::{ManifestFile, PutManifest};
+pub use scrub::{ScrubStep, Scrubber};
+pub(crate) use upload::random_hex;
 pub use upload::{Upload, UploadId};
 
 /// The content of the file `version`.
@@ -56,11 +69,11 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A registry store that is open. Several processes may have it open at once: a server and a load, for example.
 #[derive(Debug)]
 pub struct Store {
-    disk: Disk,
-    /// Held shared as long as the store is open; held alone for garbage collection.
+    disk: Arc<Disk>,
+    /// Held shared as long as the store is open.
     lock: File,
     /// Held from the first staged blob until this value is dropped.
-    import: Option<File>,
+    import: Option<[File; 2]>,
     /// Serialises what reads links and then changes them.
     mutations: Mutex<()>,
 }
@@ -90,7 +103,7 @@ impl Store {
         if found != FORMAT {
             return Err(Error::StoreFormat { path: path.to_owned(), found, known: FORMAT });
         }
-        let disk = Disk::new(path)?;
+        let disk = Arc::new(Disk::new(path)?);
         for name in ["blobs", "repositories", "uploads", "staging", "bundles", "quarantine", "temporary"] {
             disk.create_directory(&path.join(name))?;
         }
@@ -129,6 +142,9 @@ impl Store {
     /// Takes a damaged blob out of `blobs/`, so that it is no longer served and that loading the bundle again or
     /// pushing it again puts a good one in its place.
     pub fn quarantine(&self, digest: &Digest) -> Result<()> {
+        if self.blob_size(digest)?.is_none() {
+            return Ok(());
+        }
         let name = format!("{}-{}", digest.algorithm().name(), digest.hex());
         self.disk.publish(&self.blob_path(digest), &self.root().join("quarantine").join(name))
     }
@@ -171,7 +187,7 @@ impl Store {
                     std::thread::sleep(Duration::from_millis(10));
                 }
                 Err(fs::TryLockError::WouldBlock) => {
-                    return Err(Error::Busy { path: self.root().to_owned(), by: "garbage is being collected" });
+                    return Err(Error::Busy { path: self.root().to_owned(), by: "another process has it alone" });
                 }
                 Err(fs::TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
             }
@@ -179,16 +195,17 @@ impl Store {
     }
 }
 
+/// For reading only: that is enough for a lock, and leaves a filesystem free to become read-only.
 fn open_lock(disk: &Disk, path: &Utf8Path) -> Result<File> {
-    match OpenOptions::new().read(true).write(true).mode(0o600).open(path) {
-        Ok(file) => Ok(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => match disk.create_file(path) {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {
-                OpenOptions::new().read(true).write(true).open(path).map_err(Error::io("open", path))
+    match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            match disk.create_file(path) {
+                Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                other => drop(other?),
             }
-            other => other,
-        },
-        Err(error) => Err(Error::io("open", path)(error)),
+            File::open(path).map_err(Error::io("open", path))
+        }
+        other => other.map_err(Error::io("open", path)),
     }
 }
 

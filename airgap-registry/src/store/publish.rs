@@ -12,19 +12,20 @@ use bundle::index::Index;
 use bundle::oci::{Digest, RepositoryName, Tag, media_type};
 use camino::Utf8Path;
 
-use super::{Store, disk, layout};
+use super::disk::{self, Disk};
+use super::{Store, layout};
 use crate::error::{Error, Result};
 use crate::manifest::{MAXIMUM_MANIFEST, Manifest};
 use crate::naming;
 
 /// All that a bundle makes visible.
 #[derive(Default)]
-struct Publication {
+pub(super) struct Publication {
     blobs: BTreeSet<(RepositoryName, Digest)>,
     /// Children before the index that lists them, so that no index is visible without them.
-    manifests: Vec<(RepositoryName, Digest, String)>,
+    pub(super) manifests: Vec<(RepositoryName, Digest, String)>,
     referrers: BTreeSet<(RepositoryName, Digest, Digest)>,
-    tags: BTreeMap<(RepositoryName, Tag), Digest>,
+    pub(super) tags: BTreeMap<(RepositoryName, Tag), Digest>,
 }
 
 impl Store {
@@ -53,7 +54,7 @@ impl Store {
                 tracing::info!(%intent, "completing the publication of a bundle that was interrupted");
                 self.complete(&intent)?;
             } else {
-                remove_intent(&intent)?;
+                self.remove_intent(&intent)?;
             }
         }
         Ok(())
@@ -66,6 +67,7 @@ impl Store {
         let index: Index = serde_json::from_slice(&index_bytes)
             .map_err(|error| Error::Damaged { path: path.clone(), why: error.to_string() })?;
         let publication = self.plan(&index)?;
+        let linking = self.linking()?;
         let _guard = self.exclusive();
 
         let mut blobs = self.disk.batch();
@@ -82,6 +84,12 @@ impl Store {
             links.write(&layout::blob_link(self.root(), repository, digest), b"")?;
         }
         links.finish()?;
+        for (repository, digest) in &publication.blobs {
+            self.rely_on(&linking, repository, digest)?;
+        }
+        for blob in &index.blobs {
+            Disk::touch(&self.blob_path(&blob.digest))?;
+        }
 
         let mut manifests = self.disk.batch();
         for (repository, subject, digest) in &publication.referrers {
@@ -101,10 +109,17 @@ impl Store {
         let record = self.root().join("bundles").join(record_name(&index)?);
         self.disk.write(&record.with_extension("json.minisig"), &signature)?;
         self.disk.write(&record, &index_bytes)?;
-        remove_intent(intent)
+        self.remove_intent(intent)
     }
 
-    fn plan(&self, index: &Index) -> Result<Publication> {
+    /// `index.json` goes first: without it the rest means nothing.
+    fn remove_intent(&self, intent: &Utf8Path) -> Result<()> {
+        self.disk.remove(&intent.join("index.json"))?;
+        self.disk.remove_directory(intent)
+    }
+
+    /// What a bundle whose blobs are all held makes visible.
+    pub(super) fn plan(&self, index: &Index) -> Result<Publication> {
         for blob in &index.blobs {
             if self.find(&blob.digest)?.is_none_or(|(_, size)| size != blob.size) {
                 return Err(self.missing(&blob.digest));
@@ -184,24 +199,14 @@ fn record_name(index: &Index) -> Result<String> {
     }
 }
 
-/// `index.json` goes first: without it the rest means nothing.
-fn remove_intent(intent: &Utf8Path) -> Result<()> {
-    let path = intent.join("index.json");
-    if path.exists() {
-        fs::remove_file(&path).map_err(Error::io("remove", &path))?;
-        disk::sync_directory(intent)?;
-    }
-    fs::remove_dir_all(intent).map_err(Error::io("remove", intent))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
     use super::*;
+    use crate::store::faults::Fault;
     use bundle::load::Sink;
     use camino::Utf8PathBuf;
     use serde_json::{Value, json};
-    use std::sync::atomic::Ordering::SeqCst;
 
     const KEPT: &str = "kept";
 
@@ -265,7 +270,7 @@ mod tests {
         let root = Utf8PathBuf::try_from(folder.path().join(KEPT)).unwrap();
         let mut store = Store::create(&root).unwrap();
         stage(&mut store, release);
-        store.disk.fuse.store(point, SeqCst);
+        store.disk.faults.plan(point, Fault::Killed);
         let result = store.publish(&release.index, &release.bytes, b"signature");
         drop(store);
         if result.is_ok() {

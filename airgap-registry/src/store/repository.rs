@@ -4,14 +4,14 @@
 //! way round, so that at any moment, and after any crash, what can be found can be followed. Called by the server.
 
 use std::fs;
-use std::io;
 
 use bundle::oci::{Algorithm, Digest, RepositoryName, Tag};
 use camino::Utf8Path;
 
-use super::{Store, disk, layout, size_of};
+use super::disk::{self, Disk};
+use super::{Store, layout};
 use crate::error::{Error, Result, damaged};
-use crate::manifest::{Manifest, ManifestError};
+use crate::manifest::{MAXIMUM_MANIFEST, Manifest, ManifestError};
 
 /// A manifest as it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,13 +22,21 @@ pub struct ManifestFile {
     pub media_type: String,
     /// Its size in bytes.
     pub size: u64,
+    /// Whether it was taken although not all of its blobs were here.
+    pub is_sparse: bool,
 }
+
+/// The second line of a manifest's link when not all of its blobs were here.
+const SPARSE: &str = "sparse";
 
 /// What became of a manifest that was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PutManifest {
     /// It is there, durably.
-    Stored,
+    Stored {
+        /// How many of its blobs are not; 0 unless sparse manifests are taken.
+        missing: usize,
+    },
     /// Refused: the repository does not hold these.
     Missing(Vec<Digest>),
 }
@@ -55,12 +63,46 @@ impl Store {
 
     /// Makes a blob of the store one of the repository; `false` when the store does not have it.
     pub fn link_blob(&self, name: &RepositoryName, digest: &Digest) -> Result<bool> {
-        let _guard = self.exclusive();
+        let linking = self.linking()?;
+        self.rely_on(&linking, name, digest)
+    }
+
+    /// Whether some repository that `readable` says yes to holds a blob.
+    pub(crate) fn is_linked_in(&self, digest: &Digest, readable: &dyn Fn(&RepositoryName) -> bool) -> Result<bool> {
         if self.blob_size(digest)?.is_none() {
             return Ok(false);
         }
-        self.disk.write(&layout::blob_link(self.root(), name, digest), b"")?;
-        Ok(true)
+        let names = self.repositories()?;
+        let holds = |name: &RepositoryName| {
+            layout::blob_link(self.root(), name, digest).is_file()
+                || layout::manifest_link(self.root(), name, digest).is_file()
+        };
+        Ok(names.iter().any(|name| holds(name) && readable(name)))
+    }
+
+    /// Links the blobs of a manifest that the repository lacks and that one which `readable` says yes to holds.
+    pub(crate) fn adopt_blobs(
+        &self,
+        name: &RepositoryName,
+        manifest: &Manifest,
+        readable: &dyn Fn(&RepositoryName) -> bool,
+    ) -> Result<()> {
+        for blob in manifest.blobs.iter().filter(|blob| !blob.is_foreign()) {
+            if self.linked_blob(name, &blob.digest)?.is_none() && self.is_linked_in(&blob.digest, readable)? {
+                self.link_blob(name, &blob.digest)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The file of a tag, whether it is there or not.
+    pub(crate) fn tag_path(&self, name: &RepositoryName, tag: &Tag) -> camino::Utf8PathBuf {
+        layout::tag(self.root(), name, tag)
+    }
+
+    /// The file that says that a repository holds a manifest, whether it is there or not.
+    pub(crate) fn manifest_path(&self, name: &RepositoryName, digest: &Digest) -> camino::Utf8PathBuf {
+        layout::manifest_link(self.root(), name, digest)
     }
 
     /// Takes a blob out of the repository; `false` when it was not in. Its bytes stay until garbage is collected.
@@ -84,8 +126,11 @@ impl Store {
         let Some(media_type) = disk::read_if_there(&layout::manifest_link(self.root(), name, digest))? else {
             return Ok(None);
         };
-        let media_type = String::from_utf8_lossy(&media_type).trim().to_owned();
-        Ok(self.blob_size(digest)?.map(|size| ManifestFile { digest: *digest, media_type, size }))
+        let text = String::from_utf8_lossy(&media_type);
+        let mut lines = text.lines().map(str::trim);
+        let media_type = lines.next().unwrap_or_default().to_owned();
+        let is_sparse = lines.any(|line| line == SPARSE);
+        Ok(self.blob_size(digest)?.map(|size| ManifestFile { digest: *digest, media_type, size, is_sparse }))
     }
 
     /// The manifests of a repository, sorted by digest.
@@ -104,9 +149,19 @@ impl Store {
     /// Reads and takes apart a manifest.
     pub fn read_manifest(&self, file: &ManifestFile) -> Result<Manifest> {
         let path = self.blob_path(&file.digest);
-        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        let bytes = self.read_manifest_bytes(file)?;
         Manifest::parse(&bytes, Some(&file.media_type))
             .map_err(|error: ManifestError| Error::Damaged { path, why: error.to_string() })
+    }
+
+    /// The bytes of a manifest.
+    pub(crate) fn read_manifest_bytes(&self, file: &ManifestFile) -> Result<Vec<u8>> {
+        let path = self.blob_path(&file.digest);
+        if file.size > MAXIMUM_MANIFEST as u64 {
+            // More than a manifest may have was never taken in: the file is not what was written.
+            return Err(Error::Damaged { path, why: format!("it has {} bytes, too many for a manifest", file.size) });
+        }
+        fs::read(&path).map_err(Error::io("read", &path))
     }
 
     /// The tags of a repository, sorted; none when there is no such repository.
@@ -115,30 +170,27 @@ impl Store {
         disk::names_in(&folder)?.iter().map(|tag| tag.parse().map_err(damaged(&folder.join(tag)))).collect()
     }
 
-    /// Stores a manifest, durably, and points a tag to it. Refused when the repository does not hold its blobs and
-    /// those cannot be taken from elsewhere in the store, or when of an index's manifests not a single one is here
-    /// (an index may be sparse: a site keeps the platforms that it has).
+    /// Stores a manifest, durably, and points tags to it. Refused when the repository does not hold its blobs, or when of
+    /// an index's manifests not a single one is here (an index may be sparse: a site keeps the platforms that it has),
+    /// unless `is_sparse_taken`.
     pub fn put_manifest(
         &self,
         name: &RepositoryName,
         digest: &Digest,
         bytes: &[u8],
         manifest: &Manifest,
-        tag: Option<&Tag>,
+        tags: &[Tag],
+        is_sparse_taken: bool,
     ) -> Result<PutManifest> {
+        let linking = self.linking()?;
         let _guard = self.exclusive();
         let mut missing = Vec::new();
-        let mut links = self.disk.batch();
         for blob in manifest.blobs.iter().filter(|blob| !blob.is_foreign()) {
-            if self.linked_blob(name, &blob.digest)?.is_some() {
-                continue;
-            }
-            if self.blob_size(&blob.digest)?.is_some() {
-                links.write(&layout::blob_link(self.root(), name, &blob.digest), b"")?;
-            } else {
+            if self.linked_blob(name, &blob.digest)?.is_none() || !self.rely_on(&linking, name, &blob.digest)? {
                 missing.push(blob.digest);
             }
         }
+        let is_sparse = !missing.is_empty();
         let mut children = Vec::new();
         for child in &manifest.manifests {
             if self.manifest(name, &child.digest)?.is_none() {
@@ -148,19 +200,26 @@ impl Store {
         if !children.is_empty() && children.len() == manifest.manifests.len() {
             missing.append(&mut children);
         }
-        if !missing.is_empty() {
+        if !missing.is_empty() && !is_sparse_taken {
             return Ok(PutManifest::Missing(missing));
         }
-        links.finish()?;
         self.disk.write(&self.blob_path(digest), bytes)?;
+        Disk::touch(&self.blob_path(digest))?;
         if let Some(subject) = &manifest.subject {
             self.disk.write(&layout::referrer(self.root(), name, &subject.digest, digest), b"")?;
         }
-        self.disk.write(&layout::manifest_link(self.root(), name, digest), manifest.media_type.as_bytes())?;
-        if let Some(tag) = tag {
-            self.disk.write(&layout::tag(self.root(), name, tag), digest.to_string().as_bytes())?;
+        let mut link = manifest.media_type.clone();
+        if is_sparse {
+            link.push('\n');
+            link.push_str(SPARSE);
         }
-        Ok(PutManifest::Stored)
+        self.disk.write(&layout::manifest_link(self.root(), name, digest), link.as_bytes())?;
+        let mut batch = self.disk.batch();
+        for tag in tags {
+            batch.write(&layout::tag(self.root(), name, tag), digest.to_string().as_bytes())?;
+        }
+        batch.finish()?;
+        Ok(PutManifest::Stored { missing: missing.len() })
     }
 
     /// Removes a tag; `false` when it was not there. The manifest stays.
@@ -238,19 +297,4 @@ pub(crate) fn digests_in(folder: &Utf8Path) -> Result<Vec<Digest>> {
         }
     }
     Ok(digests)
-}
-
-/// The modification time of a file, and its size; `None` when it vanished meanwhile.
-pub(crate) fn age_and_size(path: &Utf8Path) -> Result<Option<(std::time::Duration, u64)>> {
-    if size_of(path)?.is_none() {
-        return Ok(None);
-    }
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Error::io("read", path)(error)),
-    };
-    let modified = metadata.modified().map_err(Error::io("read", path))?;
-    // A time in the future (the clock was set back) counts as young.
-    Ok(Some((modified.elapsed().unwrap_or_default(), metadata.len())))
 }

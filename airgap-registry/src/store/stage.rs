@@ -5,14 +5,15 @@
 //! stopped, and nothing of an unfinished load is visible. One load at a time, by the lock `staging/lock`.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::sync::Arc;
 
 use bundle::index::Index;
 use bundle::load::{BlobWriter, Sink, SinkError};
 use bundle::oci::Digest;
-use camino::{Utf8Path, Utf8PathBuf};
+use camino::Utf8PathBuf;
 
-use super::{Store, disk, layout, open_lock, size_of};
+use super::disk::{self, Disk};
+use super::{Store, layout, open_lock, size_of};
 use crate::error::{Error, Result};
 
 impl Store {
@@ -30,7 +31,11 @@ impl Store {
             fs::remove_file(&path).map_err(Error::io("remove", &path))?;
         }
         self.disk.create_directory(&partial)?;
-        self.import = Some(lock);
+        let collector = self.root().join("gc.lock");
+        let no_collection = open_lock(&self.disk, &collector)?;
+        // What is found here from now on stays until it is published.
+        no_collection.lock_shared().map_err(Error::io("lock", &collector))?;
+        self.import = Some([lock, no_collection]);
         Ok(())
     }
 
@@ -69,7 +74,8 @@ impl Sink for Store {
             self.disk.create_directory(folder)?;
         }
         let file = self.disk.create_file(&path)?;
-        Ok(Box::new(StagedBlob { path: Some(path), target, file, written: 0, size }))
+        let disk = Arc::clone(&self.disk);
+        Ok(Box::new(StagedBlob { disk, path, is_done: false, target, file, written: 0, size }))
     }
 
     fn publish(&mut self, index: &Index, index_bytes: &[u8], signature: &[u8]) -> std::result::Result<(), SinkError> {
@@ -81,8 +87,10 @@ impl Sink for Store {
 
 /// A blob on its way into `staging/blobs/`.
 struct StagedBlob {
-    /// Taken when the file was renamed; what is left is removed on drop.
-    path: Option<Utf8PathBuf>,
+    disk: Arc<Disk>,
+    path: Utf8PathBuf,
+    /// The file was renamed; what is left is removed on drop.
+    is_done: bool,
     target: Utf8PathBuf,
     file: File,
     written: u64,
@@ -91,7 +99,7 @@ struct StagedBlob {
 
 impl BlobWriter for StagedBlob {
     fn write(&mut self, chunk: &[u8]) -> std::result::Result<(), SinkError> {
-        self.file.write_all(chunk).map_err(Error::io("write", &self.target))?;
+        self.disk.append(&mut self.file, &self.path, chunk)?;
         self.written += chunk.len() as u64;
         Ok(())
     }
@@ -100,20 +108,18 @@ impl BlobWriter for StagedBlob {
         if self.written != self.size {
             return Err(Error::Unexpected("a blob was committed before all of its bytes were written").into());
         }
-        self.file.sync_data().map_err(Error::io("sync", &self.target))?;
-        if let Some(path) = self.path.take() {
-            fs::rename(&path, &self.target).map_err(Error::io("rename to", &self.target))?;
-        }
-        disk::sync_directory(self.target.parent().unwrap_or(Utf8Path::new("/")))?;
+        self.disk.sync(&self.file, &self.path)?;
+        self.disk.publish(&self.path, &self.target)?;
+        self.is_done = true;
         Ok(())
     }
 }
 
 impl Drop for StagedBlob {
     fn drop(&mut self) {
-        if let Some(path) = self.path.take() {
+        if !self.is_done {
             // Best effort: the next load clears the folder anyway.
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }

@@ -5,8 +5,8 @@
 //! before [`Store::finish_upload`] compared the digest. Called by the server's handlers for `…/blobs/uploads/`.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::str::FromStr;
 
 use bundle::oci::{Algorithm, Digest, Hasher, RepositoryName};
@@ -76,21 +76,6 @@ impl Upload {
     pub fn offset(&self) -> u64 {
         self.offset
     }
-
-    /// Appends bytes.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        if let Err(source) = self.file.write_all(bytes) {
-            // A part may have been written: the file goes back to what was hashed, so that the client can resume.
-            let back = self.file.set_len(self.offset).and_then(|()| self.file.seek(SeekFrom::Start(self.offset)));
-            if let Err(error) = back {
-                tracing::error!(upload = %self.id, %error, "cannot cut an upload back to its last good byte");
-            }
-            return Err(Error::io("write", &self.folder)(source));
-        }
-        self.hasher.update(bytes);
-        self.offset += bytes.len() as u64;
-        Ok(())
-    }
 }
 
 impl Store {
@@ -133,6 +118,23 @@ impl Store {
         Ok(Some(Upload { id: id.clone(), repository: session.repository, algorithm, folder, file, offset, hasher }))
     }
 
+    /// Appends bytes to an upload.
+    pub fn append_to_upload(&self, upload: &mut Upload, bytes: &[u8]) -> Result<()> {
+        let data = upload.folder.join("data");
+        if let Err(error) = self.disk.append(&mut upload.file, &data, bytes) {
+            // A part may have been written: the file goes back to what was hashed, so that the client can resume.
+            let file = &mut upload.file;
+            let back = file.set_len(upload.offset).and_then(|()| file.seek(SeekFrom::Start(upload.offset)));
+            if let Err(error) = back {
+                tracing::error!(upload = %upload.id, %error, "cannot cut an upload back to its last good byte");
+            }
+            return Err(error);
+        }
+        upload.hasher.update(bytes);
+        upload.offset += bytes.len() as u64;
+        Ok(())
+    }
+
     /// Ends an upload: when the data has this digest it becomes a blob of the repository, durably; otherwise it is
     /// thrown away and the error is [`Error::WrongDigest`].
     pub fn finish_upload(&self, mut upload: Upload, expected: &Digest) -> Result<()> {
@@ -156,9 +158,13 @@ impl Store {
                 size,
             });
         }
-        upload.file.sync_data().map_err(Error::io("sync", &data))?;
+        self.disk.sync(&upload.file, &data)?;
+        let linking = self.linking()?;
         self.disk.publish(&data, &layout::blob(self.root(), expected))?;
-        self.disk.write(&layout::blob_link(self.root(), &upload.repository, expected), b"")?;
+        if !self.rely_on(&linking, &upload.repository, expected)? {
+            return Err(self.missing(expected));
+        }
+        drop(linking);
         self.cancel_upload(upload)
     }
 
@@ -166,11 +172,7 @@ impl Store {
     pub fn cancel_upload(&self, upload: Upload) -> Result<()> {
         let folder = upload.folder.clone();
         drop(upload);
-        match fs::remove_dir_all(&folder) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(Error::io("remove", &folder)(error)),
-        }
+        self.disk.remove_directory(&folder)
     }
 }
 

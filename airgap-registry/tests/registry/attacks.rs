@@ -121,26 +121,74 @@ fn too_much_is_refused() {
     assert!(matches!(client.send("GET", "/v2/", &many, b"").status, 400 | 431));
 }
 
+/// The corpus: one file per attack, the request as it goes over the wire (`\\0` and `\\xNN` are bytes, ends of lines are
+/// CR LF), and in the first line the answers that are right (0: closed without one).
 #[test]
-fn requests_that_two_readers_would_read_differently_are_refused() {
+fn each_attack_of_the_corpus_is_refused_and_changes_nothing() {
     let bench = Bench::new();
+    bench.write("secret", b"outside");
     let server = Running::start(bench.plain_config());
     let client = server.admin();
-    for request in [
-        "GET /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
-        "GET /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: +5\r\n\r\nhello",
-        "GET /v2/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 6\r\n\r\nhello",
-        "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-        "GET /v2/ HTTP/1.1\r\nHost: x\r\nbad header\r\n\r\n",
-        "GET /v2/ HTTP/1.1\r\nHost : x\r\n\r\n",
-        "GET /v2/\0 HTTP/1.1\r\nHost: x\r\n\r\n",
-        "\x16\x03\x01\x02\x00\x01\x00\x01\x7c\x03\x03",
-        "GET /v2/ HTTP/3.7\r\n\r\n",
-    ] {
-        let reply = client.raw(request.as_bytes());
-        assert!(matches!(reply.status, 0 | 400 | 505), "{request:?}: {reply:?}");
+    client.push_image("a", "1", b"layer");
+    let before = tree(&bench);
+    let auth = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("{}:{}", USER.0, USER.1));
+    let blob = Digest::sha256_of(b"layer").to_string();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/registry/attacks");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let mut wrong = Vec::new();
+    for file in &files {
+        let text = std::fs::read_to_string(file).unwrap();
+        let (first, request) = text.split_once('\n').unwrap();
+        let statuses: Vec<u16> =
+            first.strip_prefix("# status: ").unwrap().split(' ').map(|status| status.parse().unwrap()).collect();
+        let request = request.replace("{auth}", &auth).replace("{blob}", &blob);
+        let reply = client.raw(&bytes_of(&request));
+        let leaks = reply.body.windows(7).any(|window| window == b"outside");
+        let injected = reply.headers.contains_key("set-cookie") || reply.header("www-authenticate").contains("evil");
+        if !statuses.contains(&reply.status) || leaks || injected {
+            wrong.push(format!("{}: {} {:?}", file.display(), reply.status, String::from_utf8_lossy(&reply.body)));
+        }
     }
+    println!("{} attacks", files.len());
+    assert!(wrong.is_empty() && files.len() >= 60, "{wrong:#?}");
     assert_eq!(client.get("/v2/").status, 200);
+    let uploads = tree(&bench).lines().filter(|line| line.starts_with("uploads/")).count();
+    assert_eq!(uploads, 0, "an upload was left");
+    assert_eq!(tree(&bench), before);
+    assert_clean(&bench.path("store"));
+}
+
+/// Ends of lines and escapes of a file of the corpus.
+fn bytes_of(text: &str) -> Vec<u8> {
+    let (head, body) = text.split_once("\n\n").unwrap_or((text, ""));
+    let ends = if text.contains("\n\n") { "\r\n\r\n" } else { "" };
+    let is_chunked = head.contains("Transfer-Encoding");
+    let body = if is_chunked { body.replace('\n', "\r\n") } else { body.to_owned() };
+    let whole = format!("{}{ends}{body}", head.replace('\n', "\r\n"));
+    let mut bytes = Vec::new();
+    let mut rest = whole.as_str();
+    while let Some(at) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        let escape = &rest[at + 1..];
+        let length = match escape.as_bytes()[0] {
+            b'0' => {
+                bytes.push(0);
+                1
+            }
+            b'x' => {
+                bytes.push(u8::from_str_radix(&escape[1..3], 16).unwrap());
+                3
+            }
+            other => {
+                bytes.push(other);
+                1
+            }
+        };
+        rest = &escape[length..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    bytes
 }
 
 #[test]

@@ -234,7 +234,7 @@ fn containerd_pulls_every_upstream_name_through_one_mirror() {
         "k8s.gcr.io/pause@{}",
         bundle.index.images.iter().find(|image| image.reference.registry() == "k8s.gcr.io").unwrap().digest
     );
-    for image in ["k8s.gcr.io/pause:3.2", "docker.io/library/busybox:latest", &pinned] {
+    for image in ["k8s.gcr.io/pause:3.2", "docker.io/library/busybox:v1.0.0", &pinned] {
         let (good, text) = containerd.pull(&node, image);
         assert!(good, "{image}: {text}");
         println!("pulled {image}");

@@ -14,15 +14,23 @@ use camino::Utf8Path;
 use crate::harness::{Bench, Process, assert_clean, child_test, noise};
 use crate::import;
 
-/// How often the server is killed under load.
-const KILLS: u64 = 30;
-
 #[test]
 fn a_server_that_is_killed_under_load_keeps_what_it_promised() {
+    kill_under_load(10);
+}
+
+#[test]
+#[ignore = "slow: some minutes"]
+fn slow_a_server_that_is_killed_hundreds_of_times_keeps_what_it_promised() {
+    // A new store now and then: each round looks at all of it.
+    (0..8).for_each(|_| kill_under_load(25));
+}
+
+fn kill_under_load(kills: u64) {
     let bench = Bench::new();
     let config = bench.plain_config();
     let promised: Arc<Mutex<HashMap<String, Vec<u8>>>> = Arc::default();
-    for round in 0..KILLS {
+    for round in 0..kills {
         let process = Process::start(&bench, &config);
         let client = process.admin();
         for (path, body) in &*promised.lock().unwrap() {
@@ -66,7 +74,7 @@ fn a_server_that_is_killed_under_load_keeps_what_it_promised() {
     }
     let promised = promised.lock().unwrap().len();
     assert!(promised > 20, "the pushers hardly got anything done: {promised}");
-    println!("{KILLS} kills, {promised} promises kept");
+    println!("{kills} kills, {promised} promises kept");
 }
 
 #[test]

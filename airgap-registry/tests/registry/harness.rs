@@ -42,12 +42,9 @@ impl Bench {
     pub(crate) fn plain_config(&self) -> Config {
         let hash = bcrypt::hash(USER.1, 4).unwrap();
         Config {
-            store: self.path("store"),
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            tls: None,
             htpasswd: Some(self.write("htpasswd", format!("{}:{hash}\n", USER.0))),
-            anonymous_pull: false,
             plain_http: true,
+            ..Config::new(self.path("store"), vec!["127.0.0.1:0".parse().unwrap()])
         }
     }
 
@@ -264,17 +261,27 @@ impl Process {
 
     /// With its log somewhere.
     pub(crate) fn start_with(bench: &Bench, config: &Config, log: Stdio) -> Self {
+        Self::start_as(bench, config, log, child_test("harness::server_process"))
+    }
+
+    /// With the store on a disk of its own of so many MiB, in a mount namespace of its own.
+    pub(crate) fn start_on_small_disk(bench: &Bench, config: &Config, mebibytes: u32) -> Self {
+        let script = format!("mount -t tmpfs -o size={mebibytes}m tmpfs {} && exec \"$0\" \"$@\"", config.store);
+        let own = child_test("harness::server_process");
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", &script]).arg(own.get_program()).args(own.get_args());
+        command.stdout(Stdio::null()).process_group(0);
+        Self::start_as(bench, config, Stdio::null(), command)
+    }
+
+    fn start_as(bench: &Bench, config: &Config, log: Stdio, mut command: Command) -> Self {
         let socket = bench.path("notify");
         let _ = fs::remove_file(&socket);
         let notify = UnixDatagram::bind(&socket).unwrap();
         notify.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let file = bench.write("registry.yaml", config.to_yaml().unwrap());
-        let child = child_test("harness::server_process")
-            .env("COFFERDAM_TEST_CONFIG", file)
-            .env("NOTIFY_SOCKET", &socket)
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child =
+            command.env("COFFERDAM_TEST_CONFIG", file).env("NOTIFY_SOCKET", &socket).stderr(log).spawn().unwrap();
         let mut process = Self { child, address: "127.0.0.1:1".parse().unwrap(), notify };
         let said = process.said();
         assert!(said.starts_with("READY=1\n"), "{said}");

@@ -87,7 +87,6 @@ impl Client {
     pub(crate) fn raw(&self, bytes: &[u8]) -> Reply {
         let mut stream = self.connect();
         let _ = stream.write_all(bytes);
-        let _ = stream.shutdown(std::net::Shutdown::Write);
         read_reply(stream, false)
     }
 
@@ -138,7 +137,12 @@ pub(crate) fn read_reply(stream: TcpStream, is_head: bool) -> Reply {
         line.clear();
         reader.read_line(&mut line).unwrap();
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
-        reply.headers.insert(name.to_ascii_lowercase(), value.trim().to_owned());
+        // A header that stands there several times is a list (RFC 9110, 5.3).
+        let values = reply.headers.entry(name.to_ascii_lowercase()).or_default();
+        if !values.is_empty() {
+            values.push_str(", ");
+        }
+        values.push_str(value.trim());
     }
     if reply.status == 100 {
         return read_reply(reader.into_inner(), is_head);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Read;
 
+use airgap_registry::store::{GcOptions, RepairSource};
 use airgap_registry::{Error, Store};
 use bundle::create::{BundleDefinition, CreateOptions, CreateReport, RegistryOptions, create};
 use bundle::keys::{SigningKey, TrustedKeys, keygen};
@@ -11,16 +12,27 @@ use bundle::oci::Digest;
 
 use crate::harness::{Bench, Running, assert_clean, noise, run};
 
+/// All that nothing refers to, however young it is.
+pub(crate) const NO_GRACE: GcOptions =
+    GcOptions { dry_run: false, grace: std::time::Duration::ZERO, keep_bundles: None };
+
 /// A bundle with two images and a pack with a file, and what trusts it.
 pub(crate) fn make(bench: &Bench, size: usize) -> (CreateReport, TrustedKeys) {
+    make_version(bench, size, "1.0.0")
+}
+
+/// Another size gives other layers.
+pub(crate) fn make_version(bench: &Bench, size: usize, version: &str) -> (CreateReport, TrustedKeys) {
+    let _ = fs::remove_dir_all(bench.path("images"));
     bench.layout(&["pause", "app"], size);
     bench.write("tool", noise("tool", 100_000));
     let definition = bench.write(
         "bundle.yaml",
-        "
+        format!(
+            "
 schema-version: 1
 name: sample
-version: 1.0.0
+version: {version}
 architecture: amd64
 packs:
   - name: base
@@ -28,20 +40,52 @@ packs:
     layer: kubernetes
     description: a pack
     images:
-      - { name: \"k8s.gcr.io/pause:3.2\", source: \"oci:images:pause\" }
-      - { name: \"busybox\", source: \"oci:images:app\" }
+      - {{ name: \"k8s.gcr.io/pause:3.2\", source: \"oci:images:pause\" }}
+      - {{ name: \"docker.io/library/busybox:v{version}\", source: \"oci:images:app\" }}
     files:
-      - { name: tool, source: tool }
-",
+      - {{ name: tool, source: tool }}
+"
+        ),
     );
-    let keys = keygen(&bench.path("keys"), None).unwrap();
+    if !bench.path("keys").exists() {
+        keygen(&bench.path("keys"), None).unwrap();
+    }
     let options = CreateOptions {
-        output: bench.path("sample.tar.zst"),
-        signing_key: SigningKey::load(&keys.secret, None).unwrap(),
+        output: bench.path(if version == "1.0.0" { "sample.tar.zst" } else { "next.tar.zst" }),
+        signing_key: SigningKey::load(&bench.path("keys/signing.key"), None).unwrap(),
         registries: RegistryOptions::default(),
     };
     let report = create(&BundleDefinition::read(&definition).unwrap(), &options, &mut |_| ()).unwrap();
-    (report, TrustedKeys::load(&[&keys.public]).unwrap())
+    (report, TrustedKeys::load(&[bench.path("keys/signing.pub")]).unwrap())
+}
+
+/// A bundle of one image, pulled from a registry.
+pub(crate) fn bundle_of(bench: &Bench, image: &str, registries: RegistryOptions) -> CreateReport {
+    let definition = bench.write(
+        "pulled.yaml",
+        format!(
+            "
+schema-version: 1
+name: pulled
+version: 1.0.0
+architecture: amd64
+packs:
+  - name: base
+    version: 1.0.0
+    layer: addon
+    description: a pack
+    images:
+      - {{ name: \"registry.example/app:1\", source: \"docker://{image}\" }}
+"
+        ),
+    );
+    let keys = keygen(&bench.path("keys"), None).unwrap();
+    let options = CreateOptions {
+        output: bench.path("pulled.tar.zst"),
+        signing_key: SigningKey::load(&keys.secret, None).unwrap(),
+        registries,
+    };
+    create(&BundleDefinition::read(&definition).unwrap(), &options, &mut |_| ()).unwrap()
 }
 
 pub(crate) fn load_into(
@@ -77,7 +121,7 @@ fn a_loaded_bundle_is_served_under_its_upstream_names() {
     }
     // As containerd asks for it through a mirror.
     assert_eq!(client.get("/v2/pause/manifests/3.2?ns=k8s.gcr.io").status, 200);
-    assert_eq!(client.get("/v2/library/busybox/manifests/latest?ns=docker.io").status, 200);
+    assert_eq!(client.get("/v2/library/busybox/manifests/v1.0.0?ns=docker.io").status, 200);
     // The pack is an artifact like any other, and its files are blobs of the store.
     assert_eq!(client.get("/v2/cofferdam/packs/base/manifests/1.20.2").status, 200);
     let pack = bundle.index.pack("base").unwrap();
@@ -103,10 +147,11 @@ fn a_loaded_bundle_is_served_under_its_upstream_names() {
     let report = store.fsck().unwrap();
     assert!(report.is_clean(), "{report:#?}");
     assert_eq!((report.bundles, report.unfinished, report.repositories), (1, 0, 3));
-    // Garbage collection waits for the server, and then finds nothing that may go.
-    assert!(matches!(store.gc(false), Err(Error::Busy { .. })));
-    drop(server);
-    let report = store.gc_with_grace(false, std::time::Duration::ZERO).unwrap();
+    // Garbage collection waits for the load, not for the server, and finds nothing that may go.
+    let other = Store::open(&bench.path("store")).unwrap();
+    assert!(matches!(other.gc(&NO_GRACE), Err(Error::Busy { .. })));
+    drop(store);
+    let report = other.gc(&NO_GRACE).unwrap();
     assert_eq!((report.removed_blobs.len(), report.removed_links), (0, 0));
     assert_clean(&bench.path("store"));
 }
@@ -182,7 +227,8 @@ fn fsck_finds_what_is_wrong_and_a_new_load_repairs_it() {
     }
     assert!(report.damaged_blobs().contains(&layer) && report.damaged_blobs().contains(&manifest));
     // Nothing is collected from a store that is damaged.
-    assert!(store.gc_with_grace(false, std::time::Duration::ZERO).is_err());
+    let collector = Store::open(&bench.path("store")).unwrap();
+    assert!(collector.gc(&NO_GRACE).is_err());
 
     store.quarantine(&layer).unwrap();
     fs::remove_file(bench.path(&format!("store/repositories/{name}/_tags/odd"))).unwrap();
@@ -190,12 +236,39 @@ fn fsck_finds_what_is_wrong_and_a_new_load_repairs_it() {
     let report = load_into(&mut store, &bundle, &trust).unwrap();
     assert_eq!(report.blobs_written, 2);
     assert_clean(&bench.path("store"));
+
+    // The same without loading: damaged and missing blobs come from the bundle, and a folder of links that is gone is
+    // made again.
+    fs::write(store.blob_path(&layer), "not the layer").unwrap();
+    fs::remove_file(store.blob_path(&manifest)).unwrap();
+    fs::remove_dir_all(bench.path(&format!("store/repositories/{name}/_blobs"))).unwrap();
+    let report = store.fsck().unwrap();
+    for digest in report.corrupt_blobs() {
+        store.quarantine(&digest).unwrap();
+    }
+    let source = || RepairSource {
+        bundle: bundle.path.clone(),
+        trust: TrustedKeys::load(&[bench.path("keys/signing.pub")]).unwrap(),
+    };
+    let lost = Digest::sha256_of(b"in no bundle");
+    let wanted: Vec<_> = report.damaged_blobs().into_iter().chain([lost]).collect();
+    let repair = store.repair(&wanted, &[source()]).unwrap();
+    assert_eq!(repair.lost, [lost]);
+    assert!(
+        repair.repaired.contains(&layer) && repair.repaired.contains(&manifest) && repair.relinked > 0,
+        "{repair:?}"
+    );
+    assert_clean(&bench.path("store"));
+    // A bundle that nobody trusts is not read.
+    keygen(&bench.path("other"), None).unwrap();
+    let foreign = RepairSource { trust: TrustedKeys::load(&[bench.path("other/signing.pub")]).unwrap(), ..source() };
+    let error = store.repair(&wanted, &[foreign]).unwrap_err();
+    assert!(error.to_string().contains("cannot take blobs from the bundle") && error.hint().is_some(), "{error}");
 }
 
 #[test]
 fn garbage_is_what_nothing_refers_to() {
     let bench = Bench::new();
-    let grace = std::time::Duration::ZERO;
     {
         let server = Running::start(bench.plain_config());
         let client = server.admin();
@@ -206,11 +279,15 @@ fn garbage_is_what_nothing_refers_to() {
         assert_eq!(client.send("DELETE", &format!("/v2/a/manifests/{gone}"), &[], b"").status, 202);
     }
     let store = Store::open(&bench.path("store")).unwrap();
-    assert_eq!(store.gc(false).unwrap().removed_blobs.len(), 0, "all of it is younger than the grace period");
+    assert_eq!(
+        store.gc(&GcOptions::default()).unwrap().removed_blobs.len(),
+        0,
+        "all of it is younger than the grace period"
+    );
     let before = store.blobs().unwrap().len();
-    let dry = store.gc_with_grace(true, grace).unwrap();
+    let dry = store.gc(&GcOptions { dry_run: true, ..NO_GRACE }).unwrap();
     assert_eq!(store.blobs().unwrap().len(), before);
-    let report = store.gc_with_grace(false, grace).unwrap();
+    let report = store.gc(&NO_GRACE).unwrap();
     assert_eq!(report.removed_blobs, dry.removed_blobs);
     // The manifest, its layer, and the blob that was pushed alone; the configuration is shared.
     assert_eq!((report.removed_blobs.len(), report.removed_links, report.removed_unfinished), (3, 2, 1));

@@ -4,9 +4,13 @@
 
 mod attacks;
 mod clients;
+mod closed;
+mod conformance;
 mod crash;
+mod hardship;
 mod harness;
 mod http;
 mod import;
 mod protocol;
 mod startup;
+mod upkeep;

@@ -58,7 +58,7 @@ fn what_stands_against_a_start_is_named_with_a_hint() {
                 tls.client_ca = Some(bench.write("bad/ca", ""));
             });
         }),
-        ("line 1: the hash is not bcrypt", "htpasswd -B", &|config| {
+        ("line 1: the hash is neither bcrypt", "htpasswd -B", &|config| {
             config.htpasswd = Some(bench.write("bad/htpasswd", "ada:secret\n"));
         }),
     ];
@@ -110,11 +110,11 @@ fn writes_and_refusals_stand_in_the_audit_log_and_passwords_do_not() {
         })
     };
     let layer = Digest::sha256_of(b"layer").to_string();
-    assert!(seen("admin:ada", "finish-upload", 201, &layer), "{lines:#?}");
-    assert!(seen("admin:ada", "push-manifest", 201, &digest), "{lines:#?}");
+    assert!(seen("user:ada", "finish-upload", 201, &layer), "{lines:#?}");
+    assert!(seen("user:ada", "push-manifest", 201, &digest), "{lines:#?}");
     assert!(seen("anonymous", "pull-manifest", 401, ""), "{lines:#?}");
     assert!(seen("unproven:mallory", "base", 401, ""), "{lines:#?}");
-    assert!(seen("admin:ada", "delete-manifest", 202, ""), "{lines:#?}");
+    assert!(seen("user:ada", "delete-manifest", 202, ""), "{lines:#?}");
     assert!(!lines.iter().any(|line| line["action"] == "pull-manifest" && line["status"] == 200));
     assert!(lines.iter().all(|line| line["peer"].as_str().unwrap().starts_with("127.0.0.1:")));
     assert!(!text.contains(USER.1) && !text.contains("guess-1234"));

@@ -164,7 +164,12 @@ fn a_writer_that_is_killed_leaves_a_whole_entry() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        thread::sleep(std::time::Duration::from_millis(15 + 7 * round));
+        // It writes another letter than the one that is there when it begins; from then on, at another moment each round.
+        let before = store.read(&name("key")).unwrap()[0];
+        while store.read(&name("key")).unwrap()[0] == before && child.try_wait().unwrap().is_none() {
+            thread::sleep(std::time::Duration::from_millis(1));
+        }
+        thread::sleep(std::time::Duration::from_micros(700 * round));
         child.kill().unwrap();
         child.wait().unwrap();
         let seen = store.read(&name("key")).unwrap();

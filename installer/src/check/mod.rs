@@ -16,6 +16,7 @@ use crate::config::InstallConfig;
 use crate::facts::{Facts, Probed};
 
 pub use report::Report;
+pub(crate) use storage::data_bytes;
 
 /// The version of the report's JSON.
 pub const SCHEMA_VERSION: u32 = 1;

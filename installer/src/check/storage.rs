@@ -166,7 +166,7 @@ fn sizes(config: &InstallConfig, facts: &Facts, index: Option<&Index>, disk: Opt
 }
 
 /// What the data volume must hold: the store, the images unpacked, and a base.
-fn data_bytes(index: &Index) -> u64 {
+pub(crate) fn data_bytes(index: &Index) -> u64 {
     index.blob_bytes().saturating_mul(1 + UNPACKED_FACTOR) + BASE
 }
 

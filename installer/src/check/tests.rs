@@ -74,6 +74,7 @@ fn good_facts() -> Facts {
             firmware: Firmware { uefi: Known(true), secure_boot: Known(true) },
             tpm2: Tpm { present: Known(true), lockout: Known(false) },
             clock_synchronised: Known(true),
+            time_source: Known(Some("192.0.2.123".to_owned())),
         },
         disks: Known(vec![
             Disk { in_use: Some("sda1 is mounted at /".to_owned()), ..disk("sda", Some("S5XBNG0R900001"), 200) },
@@ -106,6 +107,7 @@ fn good_facts() -> Facts {
                 Route { destination: "0.0.0.0/0".to_owned(), gateway: None, adapter: Some("eth0".to_owned()) },
                 Route { destination: "192.0.2.0/24".to_owned(), gateway: None, adapter: Some("eth0".to_owned()) },
             ]),
+            name_servers: Known(vec!["192.0.2.53".to_owned()]),
             listeners: Known(vec![Listener { port: 22, address: "0.0.0.0".parse().unwrap() }]),
             fqdn: Some(Name {
                 name: "mgmt.rack7.example.com".to_owned(),

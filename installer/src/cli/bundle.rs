@@ -62,6 +62,9 @@ pub(super) enum Bundle {
         trust: Vec<Utf8PathBuf>,
         #[arg(long)]
         json: bool,
+        /// Progress: text for people, or JSON lines on stderr
+        #[arg(long, value_enum, default_value = "text")]
+        progress: ProgressFormat,
     },
     /// Stream a bundle into a registry's store
     #[command(after_help = "Example: cofferdam bundle load b.tar.zst --store /srv/registry --trust signing.pub")]
@@ -108,9 +111,9 @@ impl Bundle {
                 create(&file, &output, &sign_key, ca_file, auth_file)
             }
             Self::Inspect { bundle, json, trust } => inspect(&bundle, json, &trust),
-            Self::Verify { bundle, trust, json } => {
+            Self::Verify { bundle, trust, json, progress } => {
                 let trust = TrustedKeys::load(&trust).map_err(|error| failure(&error))?;
-                let mut meter = Meter::new(ProgressFormat::Text);
+                let mut meter = Meter::new(progress);
                 let report = bundle::load::verify(open(&bundle)?, &trust, &LoadOptions::default(), &mut |progress| {
                     meter.show(progress);
                 })
@@ -278,7 +281,8 @@ impl Meter {
         // Progress that nobody reads is no reason to stop.
         let _ = match self.format {
             ProgressFormat::Json => {
-                writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob}))
+                let blobs = json!({"done": progress.blobs_done, "total": progress.blobs_total});
+                writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob, "blobs": blobs}))
             }
             ProgressFormat::Text if is_terminal => {
                 let end = if is_end { "\n" } else { "" };

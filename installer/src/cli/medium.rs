@@ -30,6 +30,6 @@ impl Medium {
 }
 
 pub(super) fn failure(error: &LiveError) -> Failure {
-    let exit = if matches!(error, LiveError::Medium { .. }) { code::BUNDLE } else { code::CONFIG };
+    let exit = if matches!(error, LiveError::Medium { .. }) { crate::prepare::code::BUNDLE } else { code::CONFIG };
     Failure::new(exit, error, Some(error.hint().to_owned()))
 }

@@ -6,10 +6,13 @@
 mod bundle;
 mod certs;
 mod config;
+mod console;
 mod install;
+mod interactive;
 mod iso;
 mod medium;
 mod registry;
+mod resume;
 mod status;
 
 use std::fmt::Display;
@@ -33,7 +36,13 @@ enum Command {
     /// Check this host without changing it
     Check(install::Check),
     /// Go on with an interrupted installation
-    Resume(install::Resume),
+    Resume(resume::Resume),
+    /// The running installation, read only, on a second console
+    Monitor(console::Monitor),
+    /// The installed site, kept on this console
+    Dashboard(console::Dashboard),
+    /// What support needs to know of this host, without secrets, in one file
+    SupportBundle(console::SupportBundle),
     /// The answers file
     #[command(subcommand)]
     Config(config::Config),
@@ -80,9 +89,7 @@ pub(crate) struct Failure {
 pub(crate) mod code {
     pub(crate) const UNEXPECTED: u8 = 1;
     pub(crate) const CONFIG: u8 = 2;
-    pub(crate) const PREFLIGHT: u8 = 3;
-    pub(crate) const BUNDLE: u8 = 4;
-    pub(crate) const STEP: u8 = 5;
+    pub(crate) const CANCELLED: u8 = 6;
 }
 
 impl Failure {
@@ -92,6 +99,12 @@ impl Failure {
 
     pub(crate) fn unexpected(error: impl Display) -> Self {
         Self::new(code::UNEXPECTED, error, None)
+    }
+}
+
+impl From<crate::prepare::Refusal> for Failure {
+    fn from(refusal: crate::prepare::Refusal) -> Self {
+        Self { code: refusal.code, message: refusal.message, hint: refusal.hint }
     }
 }
 
@@ -105,6 +118,9 @@ pub fn main() -> ExitCode {
         Command::Install(arguments) => arguments.run(),
         Command::Check(arguments) => arguments.run(),
         Command::Resume(arguments) => arguments.run(),
+        Command::Monitor(arguments) => arguments.run(),
+        Command::Dashboard(arguments) => arguments.run(),
+        Command::SupportBundle(arguments) => arguments.run(),
         Command::Config(command) => command.run(),
         Command::Bundle(command) => command.run(),
         Command::Registry(command) => command.run(),

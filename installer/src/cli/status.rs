@@ -1,15 +1,15 @@
 //! `cofferdam status`: the site at a glance. Everything is asked anew; what cannot be asked says so.
 
-use std::time::Duration;
-
 use clap::Args;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::{Failure, Outcome, code, print, print_json};
+use crate::engine::journal::{self, Journal};
 use crate::host::real::RealHost;
-use crate::host::{Command, Host, HostExt, HttpsRequest};
+use crate::host::{Host, HostExt};
 use crate::layout;
+use crate::plan::{Plan, Step};
+use crate::site::{self, Node, Volume};
 use crate::step::State;
 
 #[derive(Debug, Args)]
@@ -25,6 +25,9 @@ struct Report {
     schema_version: u32,
     #[serde(flatten)]
     state: State,
+    /// How far an installation is that has not ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unfinished: Option<Unfinished>,
     ca_expires: Option<String>,
     data_volume: Volume,
     registry: String,
@@ -33,52 +36,91 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
-struct Volume {
-    encryption: String,
-    opened: bool,
-    cipher: Option<String>,
-    key_slots: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Node {
-    name: String,
-    ready: bool,
-    version: String,
+struct Unfinished {
+    steps_done: usize,
+    steps: usize,
+    /// Id of the step that the journal speaks of last.
+    last: String,
 }
 
 impl Status {
     pub(super) fn run(self) -> Outcome {
         let host = RealHost;
-        let state = State::read(&host).map_err(Failure::unexpected)?.ok_or_else(|| {
-            let begun = host.look(layout::PLAN.into()).is_ok_and(|entry| entry.is_some());
-            let (what, hint) = if begun {
-                ("an installation was interrupted on this host", "`cofferdam resume` goes on with it")
-            } else {
-                ("no site is installed on this host", "`cofferdam install --config install.yaml` installs one")
-            };
-            Failure::new(code::UNEXPECTED, what, Some(hint.to_owned()))
-        })?;
+        let (state, unfinished) = match State::read(&host).map_err(Failure::unexpected)? {
+            Some(state) => (state, None),
+            None => begun(&host)?,
+        };
         let report = Report {
             schema_version: 1,
-            ca_expires: ca_expires(&host),
-            data_volume: volume(&host, &state),
-            registry: registry(&host),
-            nodes: nodes(&host),
+            ca_expires: site::ca_expires(&host),
+            data_volume: site::volume(&host, &state),
+            registry: site::registry(&host).text,
+            nodes: site::nodes(&host),
+            unfinished,
             state,
         };
         if self.json { print_json(&report) } else { print(&text(&report)) }
     }
 }
 
+/// The site that is installed here.
+pub(super) fn installed(host: &dyn Host) -> Result<State, Failure> {
+    State::read(host).map_err(Failure::unexpected)?.ok_or_else(|| {
+        let begun = host.look(layout::PLAN.into()).is_ok_and(|entry| entry.is_some());
+        let (what, hint) = if begun {
+            ("an installation was interrupted on this host", "`cofferdam resume` goes on with it")
+        } else {
+            ("no site is installed on this host", "`cofferdam install --config install.yaml` installs one")
+        };
+        Failure::new(code::UNEXPECTED, what, Some(hint.to_owned()))
+    })
+}
+
+/// The site that an unfinished installation is making, from what it stored before its first step.
+fn begun(host: &dyn Host) -> Result<(State, Option<Unfinished>), Failure> {
+    let text = |path: &str| host.read_text(path.into()).map_err(Failure::unexpected);
+    let (Some(config), Some(plan), Some(index)) = (text(layout::CONFIG)?, text(layout::PLAN)?, text(layout::INDEX)?)
+    else {
+        let hint = "`cofferdam install --config install.yaml` installs one".to_owned();
+        return Err(Failure::new(code::UNEXPECTED, "no site is installed on this host", Some(hint)));
+    };
+    let config = crate::config::parse(&config).map_err(Failure::unexpected)?;
+    let plan: Plan = serde_json::from_str(&plan).map_err(Failure::unexpected)?;
+    let index = serde_json::from_str(&index).map_err(Failure::unexpected)?;
+    let authority = text(&format!("{}/site-ca.crt", layout::TLS))?.unwrap_or_default();
+    let state = State::of(&config, &plan, &index, &authority).map_err(Failure::unexpected)?;
+    let records = Journal::new(host).records().map_err(Failure::unexpected)?;
+    let is_done = |step: &Step| {
+        let last = records.iter().rfind(|record| record.step == step.id);
+        last.is_some_and(|record| matches!(record.result, journal::Outcome::Finished | journal::Outcome::Skipped))
+    };
+    let unfinished = Unfinished {
+        steps_done: plan.steps.iter().filter(|step| is_done(step)).count(),
+        steps: plan.steps.len(),
+        last: records.last().map(|record| record.step.clone()).unwrap_or_default(),
+    };
+    Ok((state, Some(unfinished)))
+}
+
 fn text(report: &Report) -> String {
     let state = &report.state;
     let mut lines = vec![
         format!("Site        {} at {}", state.site, state.fqdn),
-        format!("Bundle      {} {}, installed {}", state.bundle, state.version, state.installed),
-        format!("Site CA     SHA-256 {}", state.ca_fingerprint),
-        format!("            valid until {}", report.ca_expires.as_deref().unwrap_or("(cannot be read)")),
+        match state.installed.as_str() {
+            "" => format!("Bundle      {} {}, NOT INSTALLED YET", state.bundle, state.version),
+            when => format!("Bundle      {} {}, installed {when}", state.bundle, state.version),
+        },
     ];
+    if let Some(Unfinished { steps_done, steps, last }) = &report.unfinished {
+        lines.push(format!("Progress    {steps_done} of {steps} steps are done, the last one begun is {last}"));
+        lines.push("            `cofferdam resume` goes on where an installation was interrupted".to_owned());
+    }
+    if let Some(expires) = &report.ca_expires {
+        lines.push(format!("Site CA     SHA-256 {}", state.ca_fingerprint));
+        lines.push(format!("            valid until {expires}"));
+    } else {
+        lines.push("Site CA     (cannot be read)".to_owned());
+    }
     let volume = &report.data_volume;
     if state.encryption == "luks2" {
         let disk = state.disk.as_deref().unwrap_or("?");
@@ -107,68 +149,4 @@ fn text(report: &Report) -> String {
     lines.extend(state.packs.iter().map(|pack| format!("Pack        {} {}", pack.name, pack.version)));
     lines.extend(state.accepted.iter().map(|id| format!("Accepted    failing check {id}")));
     lines.join("\n") + "\n"
-}
-
-fn ca_expires(host: &dyn Host) -> Option<String> {
-    let pem = host.read_text(format!("{}/site-ca.crt", layout::TLS).as_str().into()).ok()??;
-    Some(certs::inspect("site CA", &pem).ok()?.first()?.not_after.to_string())
-}
-
-fn volume(host: &dyn Host, state: &State) -> Volume {
-    let mut volume =
-        Volume { encryption: state.encryption.clone(), opened: false, cipher: None, key_slots: Vec::new() };
-    let Some(disk) = state.disk.as_ref().filter(|_| state.encryption == "luks2") else { return volume };
-    volume.opened =
-        host.look(format!("/dev/mapper/{}", layout::VOLUME).as_str().into()).is_ok_and(|entry| entry.is_some());
-    let dump = Command::new("cryptsetup").args(["luksDump", "--dump-json-metadata", disk]);
-    let Ok(output) = host.must(&dump) else { return volume };
-    let header: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    volume.cipher = header.pointer("/segments/0/encryption").and_then(Value::as_str).map(str::to_owned);
-    let tokens = header["tokens"].as_object().into_iter().flatten();
-    let by_tpm: Vec<&str> = tokens
-        .filter(|(_, token)| token["type"] == "systemd-tpm2")
-        .flat_map(|(_, token)| token["keyslots"].as_array().into_iter().flatten().filter_map(Value::as_str))
-        .collect();
-    for (number, slot) in header["keyslots"].as_object().into_iter().flatten() {
-        let holder = if by_tpm.contains(&number.as_str()) { "TPM 2.0" } else { "recovery key" };
-        volume.key_slots.push(format!("slot {number}: {holder} ({})", slot["kdf"]["type"].as_str().unwrap_or("?")));
-    }
-    volume
-}
-
-fn registry(host: &dyn Host) -> String {
-    let roots = host.read_text(format!("{}/site-ca.crt", layout::TLS).as_str().into()).ok().flatten();
-    let request = HttpsRequest {
-        server: "localhost".to_owned(),
-        port: layout::REGISTRY_PORT,
-        path: "/readyz".to_owned(),
-        roots_pem: roots.map(|text| text.to_string()).unwrap_or_default(),
-        client: None,
-        limit: Duration::from_secs(10),
-    };
-    match host.https_get(&request) {
-        Ok(answer) if answer.status == 200 => format!("ready on port {}, {}", layout::REGISTRY_PORT, answer.protocol),
-        Ok(answer) => format!("NOT READY: /readyz answered {}", answer.status),
-        Err(error) => format!("NOT READY: {error}"),
-    }
-}
-
-fn nodes(host: &dyn Host) -> Vec<Node> {
-    let kubeconfig = format!("--kubeconfig={}", layout::ADMIN_KUBECONFIG);
-    let ask =
-        Command::new("kubectl").args([kubeconfig.as_str(), "get", "nodes", "-o", "json", "--request-timeout=10s"]);
-    let Ok(output) = host.must(&ask) else { return Vec::new() };
-    let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let nodes = list["items"].as_array().into_iter().flatten();
-    nodes
-        .map(|node| Node {
-            name: node["metadata"]["name"].as_str().unwrap_or("?").to_owned(),
-            ready: node["status"]["conditions"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
-            version: node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap_or("?").to_owned(),
-        })
-        .collect()
 }

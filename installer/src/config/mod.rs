@@ -8,11 +8,11 @@ mod rules;
 
 use std::net::IpAddr;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use rules::ConfigError;
+pub use rules::{ConfigError, Problem, account_problem, problems};
 
 /// The version of `install.yaml` that this program reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -40,6 +40,12 @@ pub struct InstallConfig {
     /// The cluster's networks and packs.
     #[serde(default)]
     pub cluster: Cluster,
+    /// The account of the machine's administrator; left out: the accounts of the host stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub administrator: Option<Administrator>,
+    /// Pages on which the terminal installer stops, with this file as defaults; empty: no question is asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interactive: Vec<Page>,
     /// Ids of failing checks that are let pass. Each use is recorded in the report and in the site's state.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub accept: Vec<String>,
@@ -125,12 +131,18 @@ pub enum Encryption {
         /// Whether the TPM opens the volume at boot.
         #[serde(default)]
         tpm2: Tpm2,
-        /// age recipients (`age1…`) to whom the recovery key and the site's secrets are escrowed. At least one.
+        /// age recipients (`age1…`) to whom the recovery key and the site's secrets are escrowed. At least one, unless the
+        /// recovery key is shown.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         escrow_recipients: Vec<String>,
         /// Where the escrow is copied besides `/var/lib/cofferdam/escrow/`, a directory such as a mounted medium.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         #[schemars(with = "Option<String>")]
         escrow_directory: Option<Utf8PathBuf>,
+        /// The recovery key is shown once on the installation's terminal, and two of its groups are typed back. With
+        /// recipients as well, an unattended installation leaves it to the escrow; without them it is refused.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        show_recovery_key: bool,
         /// Tell the disk which blocks are free. Reveals usage patterns; off unless asked for.
         #[serde(default)]
         discards: bool,
@@ -221,6 +233,33 @@ pub enum Certificates {
         #[schemars(with = "String")]
         roots: Utf8PathBuf,
     },
+    /// A request is written for your own CA to sign, and the installation waits for the answer. The key is made on this
+    /// machine and never leaves it; until the data volume is there it lies in memory (`/run`).
+    #[serde(rename_all = "kebab-case")]
+    Request {
+        /// Where the request (PKCS#10, PEM) is written.
+        #[schemars(with = "String")]
+        request: Utf8PathBuf,
+        /// Where the answer will be, PEM: the certificate and its intermediates, in any order.
+        #[schemars(with = "String")]
+        certificate: Utf8PathBuf,
+        /// PEM: the root that clients trust.
+        #[schemars(with = "String")]
+        roots: Utf8PathBuf,
+    },
+}
+
+impl Certificates {
+    /// Certificate, key and roots that are brought in; `None` when the site makes its own.
+    pub fn files(&self) -> Option<(&Utf8Path, &Utf8Path, &Utf8Path)> {
+        match self {
+            Self::Generate { .. } => None,
+            Self::Import { certificate, key, roots } => Some((certificate, &key.file, roots)),
+            Self::Request { certificate, roots, .. } => {
+                Some((certificate, Utf8Path::new(crate::layout::REQUEST_KEY), roots))
+            }
+        }
+    }
 }
 
 fn default_algorithm() -> String {
@@ -231,6 +270,62 @@ impl Default for Certificates {
     fn default() -> Self {
         Self::Generate { algorithm: default_algorithm() }
     }
+}
+
+/// The account of the machine's administrator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Administrator {
+    /// Its name: lower-case letters, digits and dashes, a letter first, at most 32 characters.
+    pub name: String,
+    /// Its password as crypt(5) hash: `$y$…`, `$6$…` or `$2b$…`. Left out: it can log in by SSH key alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_hash: Option<String>,
+    /// Lines of its `authorized_keys` (sshd(8)).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<String>,
+}
+
+/// A page of the terminal installer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Page {
+    /// What the medium carries, and what to do.
+    Welcome,
+    /// What the checks of the host found.
+    Host,
+    /// The disk and its encryption.
+    Disks,
+    /// Name and address of the machine.
+    Network,
+    /// Name of the site.
+    Identity,
+    /// The server certificate.
+    Certificates,
+    /// The bundle.
+    Bundle,
+    /// The cluster's networks and packs.
+    Cluster,
+    /// The administrator's account.
+    Administrator,
+    /// The plan.
+    Review,
+}
+
+impl Page {
+    /// All pages, in their order.
+    pub const ALL: [Self; 10] = [
+        Self::Welcome,
+        Self::Host,
+        Self::Disks,
+        Self::Network,
+        Self::Identity,
+        Self::Certificates,
+        Self::Bundle,
+        Self::Cluster,
+        Self::Administrator,
+        Self::Review,
+    ];
 }
 
 /// The cluster.
@@ -263,6 +358,11 @@ impl InstallConfig {
     /// The JSON Schema of `install.yaml`.
     pub fn json_schema() -> schemars::Schema {
         schemars::schema_for!(Self)
+    }
+
+    /// Whether somebody has to be at a terminal: the recovery key leaves by no other way than the screen.
+    pub fn needs_a_person(&self) -> bool {
+        matches!(&self.storage.encryption, Encryption::Luks2 { escrow_recipients, .. } if escrow_recipients.is_empty())
     }
 
     /// The configuration as YAML. It holds no secret.

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::{Certificates, Encryption, InstallConfig, PLAINTEXT_TOKEN, SCHEMA_VERSION, SIZE_LIMIT};
+use base64::Engine as _;
+
+use super::{Administrator, Certificates, Encryption, InstallConfig, PLAINTEXT_TOKEN, SCHEMA_VERSION, SIZE_LIMIT};
 use crate::network::Cidr;
 
 /// Why a configuration was refused.
@@ -56,7 +58,8 @@ fn list(problems: &[Problem]) -> String {
     problems.iter().fold(String::new(), |text, problem| format!("{text}\n  {problem}"))
 }
 
-pub(super) fn problems(config: &InstallConfig) -> Vec<Problem> {
+/// All rules that a configuration breaks.
+pub fn problems(config: &InstallConfig) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut problem = |key, message: String| found.push(Problem { key, message });
 
@@ -99,12 +102,78 @@ pub(super) fn problems(config: &InstallConfig) -> Vec<Problem> {
         );
     }
     network_problems(config, &mut problem);
+    administrator_problems(config, &mut problem);
     found
+}
+
+fn administrator_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static str, String)) {
+    let Some(Administrator { name, password_hash, ssh_keys }) = &config.administrator else { return };
+    if let Some(why) = account_problem(name) {
+        problem("administrator.name", format!("{name:?} {why}"));
+    }
+    if password_hash.is_none() && ssh_keys.is_empty() {
+        problem("administrator", "has neither password-hash nor ssh-keys: nobody could log in".to_owned());
+    }
+    // crypt(5): the method, then parts without `:`, which ends a field of /etc/shadow.
+    if let Some(hash) = password_hash
+        && !(["$y$", "$6$", "$2b$"].iter().any(|method| hash.starts_with(method))
+            && hash.len() >= 50
+            && hash.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':'))
+    {
+        problem(
+            "administrator.password-hash",
+            "is no crypt(5) hash ($y$, $6$ or $2b$): `mkpasswd` makes one".to_owned(),
+        );
+    }
+    for key in ssh_keys {
+        if let Some(why) = ssh_key_problem(key) {
+            problem("administrator.ssh-keys", format!("{:?} {why}", key.chars().take(24).collect::<String>()));
+        }
+    }
+}
+
+/// What is wrong with the name of an account (useradd(8), the part that all tools agree on).
+pub fn account_problem(name: &str) -> Option<&'static str> {
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if name.is_empty() || name.len() > 32 {
+        Some("must have 1 to 32 characters")
+    } else if !is_plain || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        Some("must be lower-case letters, digits and dashes, a letter first")
+    } else if ["root", "daemon", "nobody", "sshd", crate::layout::REGISTRY_USER].contains(&name) {
+        Some("is an account of the system")
+    } else {
+        None
+    }
+}
+
+/// `TYPE BASE64 [COMMENT]`; options before the type are not taken.
+fn ssh_key_problem(line: &str) -> Option<&'static str> {
+    const KINDS: [&str; 6] = [
+        "ssh-ed25519",
+        "ssh-rsa",
+        "ecdsa-sha2-nistp256",
+        "ecdsa-sha2-nistp384",
+        "sk-ssh-ed25519@openssh.com",
+        "sk-ecdsa-sha2-nistp256@openssh.com",
+    ];
+    let mut words = line.split_whitespace();
+    let (kind, body) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let decoded = base64::engine::general_purpose::STANDARD.decode(body).unwrap_or_default();
+    let names_itself = strings_of(&decoded).is_some_and(|parts| parts.first() == Some(&kind.as_bytes()));
+    if line.lines().count() != 1 || !KINDS.contains(&kind) {
+        Some("is no line of an SSH public key (`ssh-ed25519 AAAA… name`)")
+    } else if !names_itself {
+        Some("is cut off or changed: its body does not fit its kind")
+    } else {
+        None
+    }
 }
 
 fn storage_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static str, String)) {
     if let Some(disk) = &config.storage.disk {
-        if disk.erase.chars().count() < 4 {
+        // A shorter one is taken where the serial number is no longer.
+        let is_whole = disk.matches.iter().any(|spec| spec.serial.as_ref() == Some(&disk.erase));
+        if disk.erase.chars().count() < 4 && !is_whole {
             problem(
                 "storage.disk.erase",
                 "wants the last four or more characters of the disk's serial number".to_owned(),
@@ -117,14 +186,22 @@ fn storage_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static st
         }
     }
     match &config.storage.encryption {
-        Encryption::Luks2 { escrow_recipients, key_derivation, .. } => {
+        Encryption::Luks2 { escrow_recipients, escrow_directory, show_recovery_key, key_derivation, .. } => {
             if config.storage.disk.is_none() {
                 problem("storage.disk", "is missing: an encrypted data volume needs a disk of its own".to_owned());
             }
-            if escrow_recipients.is_empty() {
+            if escrow_recipients.is_empty() && !show_recovery_key {
                 problem(
                     "storage.encryption.escrow-recipients",
-                    "is empty: the recovery key would exist nowhere outside of the machine".to_owned(),
+                    "is empty: the recovery key would exist nowhere outside of the machine; name a recipient, or set \
+                     show-recovery-key: true and install on a terminal"
+                        .to_owned(),
+                );
+            }
+            if escrow_recipients.is_empty() && escrow_directory.is_some() {
+                problem(
+                    "storage.encryption.escrow-directory",
+                    "is given, but escrow-recipients is empty: there is no escrow to copy".to_owned(),
                 );
             }
             for recipient in escrow_recipients {
@@ -145,6 +222,18 @@ fn storage_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static st
         ),
         Encryption::None { .. } => {}
     }
+}
+
+/// The parts of an SSH key blob (RFC 4251, 5: each a length of four bytes and as many bytes); `None` if it is cut off.
+fn strings_of(mut blob: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut parts = Vec::new();
+    while !blob.is_empty() {
+        let (length, rest) = blob.split_first_chunk::<4>()?;
+        let (part, rest) = rest.split_at_checked(u32::from_be_bytes(*length).try_into().ok()?)?;
+        parts.push(part);
+        blob = rest;
+    }
+    Some(parts)
 }
 
 fn network_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static str, String)) {

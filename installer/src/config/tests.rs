@@ -9,6 +9,9 @@ fn the_example_is_valid_and_survives_a_round_trip() {
     assert_eq!(parse(&config.to_yaml().unwrap()).unwrap(), config);
 }
 
+const RECIPIENTS: &str =
+    "    escrow-recipients:\n      - age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n";
+
 /// (what is replaced in the example, by what, what the error must say)
 const BROKEN: &[(&str, &str, &str)] = &[
     ("schema-version: 1", "schema-version: 2", "schema-version: 2 is not known"),
@@ -27,6 +30,8 @@ const BROKEN: &[(&str, &str, &str)] = &[
     ("mode: luks2", "mode: luks1", "unknown variant `luks1`"),
     ("tpm2: auto", "tpm2: maybe", "unknown variant `maybe`"),
     ("- age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "- age1nobody", "age1nobody"),
+    (RECIPIENTS, "", "storage.encryption.escrow-recipients: is empty"),
+    (RECIPIENTS, "    escrow-directory: /media\n    show-recovery-key: true\n", "there is no escrow to copy"),
     ("iterations: 4", "iterations: 1", "storage.encryption.key-derivation"),
     ("    - /media/cofferdam/trust.pub", "    []", "bundle.trust: names no key"),
     ("algorithm: ecdsa-p256", "algorithm: dsa", "\"dsa\" is not one of"),
@@ -60,6 +65,58 @@ fn no_encryption_wants_its_token() {
         config.storage.encryption = Encryption::None { token: token.to_owned() };
         assert_eq!(parse(&config.to_yaml().unwrap()).is_ok(), good, "{token}");
     }
+}
+
+#[test]
+fn an_administrator_can_log_in() {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ6wu3xDlzCNWtgvCzd1GkbEFAE2kyAaodjzEyA2JTuB operator@desk";
+    let hash = format!("$y$j9T$F5Jx5fExrKuPp53xLKQ..1${}", "a".repeat(43));
+    let table = [
+        ("operator", Some(hash.as_str()), vec![key], ""),
+        ("operator", None, vec![key], ""),
+        ("operator", Some(hash.as_str()), vec![], ""),
+        ("operator", None, vec![], "nobody could log in"),
+        ("root", Some(hash.as_str()), vec![], "is an account of the system"),
+        ("Operator", Some(hash.as_str()), vec![], "must be lower-case"),
+        ("", Some(hash.as_str()), vec![], "1 to 32"),
+        ("operator", Some("correct horse battery staple"), vec![], "no crypt(5) hash"),
+        ("operator", Some("$1$old$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), vec![], "no crypt(5) hash"),
+        ("operator", Some("$6$a:b$aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"), vec![], "no crypt(5) hash"),
+        ("operator", None, vec!["ssh-dss AAAA"], "no line of an SSH public key"),
+        ("operator", None, vec![&key[..40]], "cut off or changed"),
+    ];
+    for (name, hash, keys, expected) in table {
+        let mut config = parse(EXAMPLE).unwrap();
+        config.administrator = Some(super::Administrator {
+            name: name.to_owned(),
+            password_hash: hash.map(str::to_owned),
+            ssh_keys: keys.into_iter().map(str::to_owned).collect(),
+        });
+        match parse(&config.to_yaml().unwrap()) {
+            Ok(again) => assert!(expected.is_empty() && again == config, "{name} {hash:?} was taken"),
+            Err(error) => {
+                assert!(!expected.is_empty() && error.to_string().contains(expected), "{name} {hash:?}: {error}");
+                assert!(!error.to_string().contains("horse"), "an error never repeats what may be a password");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_recovery_key_leaves_by_the_escrow_or_by_the_screen() {
+    let shown = "    show-recovery-key: true\n";
+    for (by, needs_a_person) in [(RECIPIENTS, false), (&*format!("{RECIPIENTS}{shown}"), false), (shown, true)] {
+        let config = parse(&EXAMPLE.replace(RECIPIENTS, by)).unwrap();
+        assert_eq!(config.needs_a_person(), needs_a_person, "{by}");
+        assert_eq!(parse(&config.to_yaml().unwrap()).unwrap(), config);
+    }
+}
+
+#[test]
+fn pages_are_named_as_on_the_screen() {
+    let config = parse(&format!("{EXAMPLE}\ninteractive: [disks, review]\n")).unwrap();
+    assert_eq!(config.interactive, [super::Page::Disks, super::Page::Review]);
+    assert!(parse(&format!("{EXAMPLE}\ninteractive: [disk]\n")).is_err());
 }
 
 #[test]

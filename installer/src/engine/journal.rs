@@ -78,6 +78,11 @@ impl<'a> Journal<'a> {
         self.host.append(layout::JOURNAL.into(), line.as_bytes())
     }
 
+    /// Whether no other step than these was ever begun.
+    pub fn has_only(&self, steps: &[&str]) -> Result<bool, HostError> {
+        Ok(self.records()?.iter().all(|record| steps.contains(&record.step.as_str())))
+    }
+
     /// All records that are whole; a line torn by a crash is passed over.
     pub fn records(&self) -> Result<Vec<Record>, HostError> {
         let text = self.host.read_text(layout::JOURNAL.into())?;

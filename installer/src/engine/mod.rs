@@ -2,10 +2,14 @@
 //!
 //! Invariant: a step's `done()` is asked before it acts; the journal says "started" before the first effect of a step
 //! and "finished" after its last, fsynced both times. So a plan that was cut off anywhere can be run again.
-//! Called by the command line; the TUI will be another listener of its events.
+//! Each event is also appended to `/var/lib/cofferdam/events.jsonl`, for a second console and for the support bundle.
+//! Called by the command line and by `ui/run/`.
 
 pub mod event;
 pub mod journal;
+pub mod question;
+mod record;
+mod stop;
 
 use std::time::Duration;
 
@@ -17,6 +21,9 @@ use crate::plan::{Plan, Step};
 use crate::step::{self, StepError};
 use event::{Event, Progress};
 use journal::{Journal, Record};
+use question::Answers;
+use record::EventRecord;
+pub use stop::Stop;
 
 /// Where events go.
 pub type Listener<'a> = dyn FnMut(&Event) + 'a;
@@ -33,6 +40,10 @@ pub struct Engine<'a> {
     pub index: &'a Index,
     /// The index and its signature as they were signed, to be stored on the host.
     pub signed_index: (&'a [u8], &'a [u8]),
+    /// Who answers the steps' questions.
+    pub answers: &'a dyn Answers,
+    /// The operator's wish to stop.
+    pub stop: &'a Stop,
 }
 
 /// How a run ended without success. The step can be run again.
@@ -51,6 +62,12 @@ pub enum EngineError {
     /// The journal could not be written: nothing is done without it.
     #[error("the journal cannot be kept: {0}")]
     Journal(#[source] HostError),
+    /// The operator stopped the run between two steps, or at a question.
+    #[error("stopped before the step {next}; nothing is half done")]
+    Stopped {
+        /// The id of the step that comes next.
+        next: String,
+    },
 }
 
 impl EngineError {
@@ -61,6 +78,7 @@ impl EngineError {
             Self::Step { source, .. } => {
                 source.hint().map_or_else(|| resume.to_owned(), |hint| format!("{hint}; {resume}"))
             }
+            Self::Stopped { .. } => "`cofferdam resume` goes on from there".to_owned(),
             Self::Journal(_) => format!("look at the root filesystem's space and health; {resume}"),
         }
     }
@@ -70,24 +88,37 @@ impl Engine<'_> {
     /// Runs the plan to its end.
     pub fn run(&self, listen: &mut Listener) -> Result<(), EngineError> {
         let journal = Journal::new(self.host);
+        let mut record = EventRecord::new(self.host);
+        let mut tell = |event: &Event| {
+            record.hear(event);
+            listen(event);
+        };
         let total: u64 = self.plan.steps.iter().map(|step| u64::from(step.weight)).sum();
-        listen(&Event::Started { site: self.plan.site.clone(), steps: self.plan.steps.len(), weight: total });
+        tell(&Event::Started { site: self.plan.site.clone(), steps: self.plan.steps.len(), weight: total });
         let mut weight = 0;
         for (position, step) in self.plan.steps.iter().enumerate() {
-            self.step(position, step, &journal, listen)?;
+            self.step(position, step, &journal, &mut tell)?;
             weight += u64::from(step.weight);
-            listen(&Event::Overall { weight, total });
+            tell(&Event::Overall { weight, total });
         }
-        listen(&Event::Finished { site: self.plan.site.clone() });
+        tell(&Event::Finished { site: self.plan.site.clone() });
         Ok(())
     }
 
     fn step(&self, position: usize, step: &Step, journal: &Journal, listen: &mut Listener) -> Result<(), EngineError> {
         let fail = |source| EngineError::Step { id: step.id.clone(), title: step.title.clone(), source };
         let number = position + 1;
+        if self.stop.is_requested() {
+            return Err(stopped(step, listen));
+        }
         let started = self.host.now();
         let context = step::Context::new(self, step);
-        if context.done().map_err(fail)? {
+        let is_done = context.done().map_err(|error| {
+            // No attempt was made, so none is written down; whoever watches still has to hear of it.
+            listen(&failure(step, &error, 0, false));
+            fail(error)
+        })?;
+        if is_done {
             journal.append(&Record::skipped(step, self.host.now())).map_err(EngineError::Journal)?;
             listen(&Event::StepSkipped { id: step.id.clone(), title: step.title.clone(), number });
             return Ok(());
@@ -104,28 +135,21 @@ impl Engine<'_> {
             let result = context.run(&mut |progress: Progress| {
                 listen(&Event::StepProgress { id: step.id.clone(), progress });
             });
-            match result {
-                Ok(()) => break,
-                Err(error) => {
-                    journal
-                        .append(&Record::failed(step, attempt, self.host.now(), &error))
-                        .map_err(EngineError::Journal)?;
-                    let last = attempt >= step.attempts || !error.can_be_retried();
-                    listen(&Event::StepFailed {
-                        id: step.id.clone(),
-                        title: step.title.clone(),
-                        error: error.to_string(),
-                        hint: error.hint(),
-                        attempt,
-                        again: !last,
-                    });
-                    if last {
-                        return Err(fail(error));
-                    }
-                    self.host.pause(Duration::from_secs(2 * u64::from(attempt)));
-                    attempt += 1;
-                }
+            let Err(error) = result else { break };
+            journal.append(&Record::failed(step, attempt, self.host.now(), &error)).map_err(EngineError::Journal)?;
+            if matches!(error, StepError::Stopped) {
+                return Err(stopped(step, listen));
             }
+            let last = attempt >= step.attempts || !error.can_be_retried();
+            listen(&failure(step, &error, attempt, !last));
+            if last {
+                return Err(fail(error));
+            }
+            if self.stop.is_requested() {
+                return Err(stopped(step, listen));
+            }
+            self.host.pause(Duration::from_secs(2 * u64::from(attempt)));
+            attempt += 1;
         }
         let ended = self.host.now();
         journal.append(&Record::finished(step, attempt, ended)).map_err(EngineError::Journal)?;
@@ -133,4 +157,21 @@ impl Engine<'_> {
         listen(&Event::StepFinished { id: step.id.clone(), title: step.title.clone(), number, milliseconds });
         Ok(())
     }
+}
+
+fn failure(step: &Step, error: &StepError, attempt: u32, again: bool) -> Event {
+    Event::StepFailed {
+        id: step.id.clone(),
+        title: step.title.clone(),
+        code: error.code().to_owned(),
+        error: error.to_string(),
+        hint: error.hint(),
+        attempt,
+        again,
+    }
+}
+
+fn stopped(next: &Step, listen: &mut Listener) -> EngineError {
+    listen(&Event::Stopped { next: next.id.clone() });
+    EngineError::Stopped { next: next.id.clone() }
 }

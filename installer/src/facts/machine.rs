@@ -31,6 +31,8 @@ pub struct Machine {
     pub tpm2: Tpm,
     /// The clock is kept by a time service.
     pub clock_synchronised: Probed<bool>,
+    /// The server that the time service asks.
+    pub time_source: Probed<Option<String>>,
 }
 
 /// The operating system, from os-release(5).
@@ -155,6 +157,7 @@ pub(super) fn probe(host: &dyn Host) -> Machine {
         firmware: Firmware { uefi, secure_boot },
         tpm2: tpm(host),
         clock_synchronised: clock(host).into(),
+        time_source: time_source(host).into(),
     }
 }
 
@@ -252,6 +255,17 @@ fn clock(host: &dyn Host) -> Result<bool, String> {
         "no" => Ok(false),
         other => Err(format!("timedatectl answered {other:?}")),
     }
+}
+
+/// chrony is asked first: where it runs, systemd-timesyncd does not.
+fn time_source(host: &dyn Host) -> Result<Option<String>, String> {
+    if let Ok(text) = answer(host, "chronyc", ["-n", "-c", "tracking"]) {
+        // chronyc(1), `-c`: reference id, then the source's name or address.
+        let source = text.split(',').nth(1).unwrap_or_default().to_owned();
+        return Ok((!source.is_empty()).then_some(source));
+    }
+    let name = answer(host, "timedatectl", ["show-timesync", "--property=ServerName", "--value"])?;
+    Ok((!name.is_empty()).then_some(name))
 }
 
 #[cfg(test)]

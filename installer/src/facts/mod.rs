@@ -20,7 +20,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Certificates, Encryption, InstallConfig};
+use crate::config::{Encryption, InstallConfig};
 use crate::host::{Command, Host, HostError, HostExt, Output};
 use crate::layout;
 
@@ -94,8 +94,8 @@ impl Questions {
         if let Encryption::Luks2 { escrow_directory: Some(directory), .. } = &config.storage.encryption {
             paths.push(directory.clone());
         }
-        if let Certificates::Import { certificate, .. } = &config.certificates {
-            paths.push(certificate.clone());
+        if let Some((certificate, ..)) = config.certificates.files() {
+            paths.push(certificate.to_owned());
         }
         Self {
             fqdn: Some(config.site.fqdn.clone()),

@@ -17,6 +17,8 @@ pub struct Network {
     pub adapters: Probed<Vec<Adapter>>,
     /// The main routing tables of both protocols.
     pub routes: Probed<Vec<Route>>,
+    /// Name servers, from `/etc/resolv.conf`.
+    pub name_servers: Probed<Vec<String>>,
     /// TCP ports that somebody listens on.
     pub listeners: Probed<Vec<Listener>>,
     /// The name that was asked for.
@@ -117,6 +119,7 @@ pub(super) fn probe(host: &dyn Host, questions: &Questions) -> Network {
     let none = || Probed::unknown("no address was asked for");
     Network {
         routes: routes(host).into(),
+        name_servers: text(host, "/etc/resolv.conf").map(|text| parse_resolv(&text.unwrap_or_default())).into(),
         listeners: listeners(host).into(),
         fqdn: questions.fqdn.as_ref().map(|name| Name { name: name.clone(), addresses: forward(host, name).into() }),
         reverse: questions.address.map_or_else(none, |address| reverse(host, address).into()),
@@ -251,6 +254,15 @@ fn parse_socket(text: &str) -> Option<Listener> {
     Some(Listener { port: u16::from_str_radix(port, 16).ok()?, address })
 }
 
+/// resolv.conf(5): `nameserver ADDRESS`.
+fn parse_resolv(text: &str) -> Vec<String> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        if words.next() == Some("nameserver") { words.next().map(str::to_owned) } else { None }
+    };
+    text.lines().filter_map(server).collect()
+}
+
 /// The name's addresses by all that `/etc/nsswitch.conf` names.
 fn forward(host: &dyn Host, name: &str) -> Result<Vec<IpAddr>, String> {
     let output = ask(host, "getent", ["ahosts", name])?;
@@ -323,7 +335,9 @@ pub fn network_of(own: &Address) -> Option<Cidr> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Address, Listener, network_of, parse_adapters, parse_ahosts, parse_listeners, parse_routes};
+    use super::{
+        Address, Listener, network_of, parse_adapters, parse_ahosts, parse_listeners, parse_resolv, parse_routes,
+    };
 
     #[test]
     fn adapters() {
@@ -369,6 +383,13 @@ mod tests {
     fn names() {
         let text = "192.0.2.11      STREAM mgmt.rack7.example.com\n192.0.2.11      DGRAM  \nfd00::b   RAW\n";
         assert_eq!(parse_ahosts(text), ["192.0.2.11", "fd00::b"].map(|text| text.parse::<std::net::IpAddr>().unwrap()));
+    }
+
+    #[test]
+    fn name_servers() {
+        let text =
+            "# from DHCP\nsearch example.com\nnameserver 192.0.2.53\nnameserver fd00::53 # second\n nameserver\n";
+        assert_eq!(parse_resolv(text), ["192.0.2.53", "fd00::53"]);
     }
 
     #[test]

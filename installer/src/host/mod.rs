@@ -42,6 +42,24 @@ pub trait Host {
     /// Appends to a file (made with mode 0600 if it is missing) and fsyncs it.
     fn append(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError>;
 
+    /// Takes a lock that ends with this process or when what is given back is dropped; `None` when another process has it.
+    /// A host that nobody else can reach has nothing to lock.
+    fn lock(&self, path: &Utf8Path) -> Result<Option<Box<dyn Send>>, HostError> {
+        let _ = path;
+        Ok(Some(Box::new(())))
+    }
+
+    /// Whether some process holds the lock.
+    fn is_locked(&self, path: &Utf8Path) -> Result<bool, HostError> {
+        let _ = path;
+        Ok(false)
+    }
+
+    /// The same without the fsync, for what may be lost in a crash.
+    fn note(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError> {
+        self.append(path, content)
+    }
+
     /// Makes a directory and its missing parents; sets the mode also when it was there.
     fn make_directory(&self, path: &Utf8Path, mode: u32) -> Result<(), HostError>;
 
@@ -327,6 +345,21 @@ pub enum HostError {
     /// The simulated host of the tests lost power.
     #[error("the host lost power")]
     PowerLost,
+}
+
+impl HostError {
+    /// What kind of failure it is: stable, for people who search and for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::Digest { .. } => "digest",
+            Self::Start { .. } => "command-not-started",
+            Self::TimedOut { .. } => "command-timed-out",
+            Self::Failed { .. } => "command-failed",
+            Self::Https { .. } => "https",
+            Self::PowerLost => "power-lost",
+        }
+    }
 }
 
 fn last_line(last: &str) -> String {

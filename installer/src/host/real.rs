@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek as _, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt};
 use std::process::Stdio;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use bundle::oci::{Algorithm, Digest, Hasher};
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::{Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output};
@@ -85,16 +87,40 @@ impl Host for RealHost {
 
     fn append(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError> {
         let is_new = self.look(path)?.is_none();
-        let parent = parent_of(path);
-        fs::create_dir_all(parent).map_err(|error| failed("make", parent, error))?;
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| failed("open", path, error))?;
+        let mut file = open_to_append(path)?;
         file.write_all(content).and_then(|()| file.sync_all()).map_err(|error| failed("append to", path, error))?;
-        if is_new { sync_directory(parent) } else { Ok(()) }
+        if is_new { sync_directory(parent_of(path)) } else { Ok(()) }
+    }
+
+    fn lock(&self, path: &Utf8Path) -> Result<Option<Box<dyn Send>>, HostError> {
+        let file = open_to_append(path)?;
+        // A look by `is_locked` holds it for an instant.
+        for attempt in 0..5 {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Box::new(file))),
+                Err(Errno::WOULDBLOCK) if attempt < 4 => std::thread::sleep(Duration::from_millis(50)),
+                Err(Errno::WOULDBLOCK) => break,
+                Err(error) => return Err(failed("lock", path, error.into())),
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_locked(&self, path: &Utf8Path) -> Result<bool, HostError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed("open", path, error)),
+        };
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(error) => Err(failed("look at the lock", path, error.into())),
+        }
+    }
+
+    fn note(&self, path: &Utf8Path, content: &[u8]) -> Result<(), HostError> {
+        open_to_append(path)?.write_all(content).map_err(|error| failed("append to", path, error))
     }
 
     fn make_directory(&self, path: &Utf8Path, mode: u32) -> Result<(), HostError> {
@@ -182,8 +208,25 @@ impl Host for RealHost {
     }
 }
 
+/// A shell at this terminal, until it ends.
+pub fn shell() -> std::io::Result<()> {
+    let mut shell = std::process::Command::new("/bin/bash");
+    let status = shell.arg("--login").status();
+    match status {
+        Err(error) if error.kind() == ErrorKind::NotFound => std::process::Command::new("/bin/sh").status().map(drop),
+        other => other.map(drop),
+    }
+}
+
 fn failed(action: &'static str, path: &Utf8Path, source: std::io::Error) -> HostError {
     HostError::File { action, path: path.to_owned(), source }
+}
+
+/// Made with mode 0600, and its directory with it, when it is missing.
+fn open_to_append(path: &Utf8Path) -> Result<File, HostError> {
+    let parent = parent_of(path);
+    fs::create_dir_all(parent).map_err(|error| failed("make", parent, error))?;
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(|error| failed("open", path, error))
 }
 
 fn parent_of(path: &Utf8Path) -> &Utf8Path {
@@ -246,7 +289,9 @@ fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostErr
             (None, None) => Stdio::null(),
         })
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        // A Ctrl-C or a hang-up of our terminal is for us to hear; it must not end a command in the middle of its work.
+        .process_group(0);
     let mut child = process.spawn().map_err(|source| start_failed(command, source))?;
     let (sender, receiver) = mpsc::channel();
     let out = child.stdout.take().map(|pipe| forward(pipe, sender.clone(), Line::Out));

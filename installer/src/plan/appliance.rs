@@ -94,7 +94,7 @@ pub(super) fn prepare(
     steps: &mut Steps,
 ) -> Result<Option<Prepared>, PlanError> {
     let Some(system) = &machine.system else { return Ok(None) };
-    let Encryption::Luks2 { tpm2, escrow_recipients, escrow_directory, key_derivation, .. } =
+    let Encryption::Luks2 { tpm2, escrow_recipients, escrow_directory, show_recovery_key, key_derivation, .. } =
         &config.storage.encryption
     else {
         return Err(PlanError::Plaintext);
@@ -152,6 +152,7 @@ pub(super) fn prepare(
             key_derivation: *key_derivation,
             escrow_recipients: escrow_recipients.clone(),
             escrow_directory: escrow_directory.clone(),
+            show_recovery_key: *show_recovery_key,
         },
     );
     steps.add("target.mount", "Mount the data volume of the disk", 2, 120, Action::MountTarget { device: data.path });

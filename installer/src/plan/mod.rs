@@ -22,6 +22,10 @@ use crate::facts::Facts;
 /// The version of the plan's JSON.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// Steps that neither erase nor store anything of the site: an installation that ended in one of them may begin anew, with
+/// other answers.
+pub const HARMLESS_STEPS: &[&str] = &["host.prepare", "bundle.verify"];
+
 /// What the plan needs to know of the machine; taken from the facts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
@@ -135,6 +139,14 @@ pub enum Action {
         /// Set now and at each boot.
         sysctls: Vec<(String, String)>,
     },
+    /// Reads the whole bundle and keeps nothing: a damaged medium is found before a disk is erased.
+    VerifyBundle {
+        /// The file.
+        #[schemars(with = "String")]
+        path: Utf8PathBuf,
+        /// Its size in bytes.
+        bytes: u64,
+    },
     /// Makes the LUKS2 volume, escrows its recovery key and proves that it opens.
     EncryptDisk {
         /// Erased.
@@ -154,6 +166,9 @@ pub enum Action {
         /// A second place for the escrow.
         #[schemars(with = "Option<String>")]
         escrow_directory: Option<Utf8PathBuf>,
+        /// The recovery key is shown on the console, and two groups of it are typed back.
+        #[serde(default)]
+        show_recovery_key: bool,
     },
     /// Makes the partitions of an appliance's disk.
     PartitionDisk {
@@ -287,6 +302,15 @@ pub enum Action {
         /// A second place for the escrow.
         #[schemars(with = "Option<String>")]
         directory: Option<Utf8PathBuf>,
+    },
+    /// Makes the account of the machine's administrator. Its password hash stands in the configuration alone.
+    MakeAdministrator {
+        /// Name of the account.
+        name: String,
+        /// May it log in by a password.
+        password: bool,
+        /// Lines of its `authorized_keys`.
+        ssh_keys: Vec<String>,
     },
     /// Records the finished site.
     RecordSite,
@@ -445,6 +469,10 @@ pub fn plan(
     let kubernetes = kubernetes::Kubernetes::of(index)?;
     let packs = chosen_packs(config, index)?;
 
+    // The live system of a medium has the program and the user that a host gets by host.prepare.
+    if machine.system.is_some() {
+        verify(config, bundle_bytes, &mut steps);
+    }
     let appliance = appliance::prepare(config, machine, &mut steps)?;
     steps.add(
         "host.prepare",
@@ -468,6 +496,9 @@ pub fn plan(
             .to_vec(),
         },
     );
+    if machine.system.is_none() {
+        verify(config, bundle_bytes, &mut steps);
+    }
     let load = Action::LoadBundle { path: config.bundle.path.clone(), bytes: bundle_bytes };
     let (destroys, escrow) = data_and_bundle(config, machine, &load, appliance, &mut steps)?;
     steps.add("registry.start", "Start the registry", 2, 60, Action::StartRegistry { address: config.node.address });
@@ -547,6 +578,12 @@ impl Steps {
     }
 }
 
+/// All of the bundle is read before a disk is erased.
+fn verify(config: &InstallConfig, bytes: u64, steps: &mut Steps) {
+    let action = Action::VerifyBundle { path: config.bundle.path.clone(), bytes };
+    steps.add("bundle.verify", "Verify the whole bundle before anything is erased", 2 + weight_of(bytes), 0, action);
+}
+
 /// The volume, what is bound to it, the keys and the bundle. An appliance loads the bundle while its medium is there, and
 /// makes the rest after the restart.
 fn data_and_bundle(
@@ -574,6 +611,15 @@ fn data_and_bundle(
     } else {
         data_volume(config, machine, steps)?
     };
+    if let Some(administrator) = &config.administrator {
+        let title = format!("Make the administrator account {}", administrator.name);
+        let action = Action::MakeAdministrator {
+            name: administrator.name.clone(),
+            password: administrator.password_hash.is_some(),
+            ssh_keys: administrator.ssh_keys.clone(),
+        };
+        steps.add("admin.account", &title, 1, 60, action);
+    }
     steps.add("data.bind", "Bind the state folders to the data volume", 1, 60, Action::BindState);
     steps.add("certificates.issue", "Make keys and certificates", 2, 120, certificates(config));
     if !is_appliance {
@@ -594,7 +640,14 @@ type Prepared = (Vec<Disk>, Escrow);
 
 fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> Result<Prepared, PlanError> {
     match &config.storage.encryption {
-        Encryption::Luks2 { tpm2, escrow_recipients, escrow_directory, discards, key_derivation } => {
+        Encryption::Luks2 {
+            tpm2,
+            escrow_recipients,
+            escrow_directory,
+            show_recovery_key,
+            discards,
+            key_derivation,
+        } => {
             let disk = machine.disk.clone().ok_or_else(|| PlanError::Disk {
                 why: "storage.disk is missing: an encrypted data volume needs a disk of its own".to_owned(),
                 hint: "`cofferdam check` lists the disks of this machine",
@@ -619,6 +672,7 @@ fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> 
                     key_derivation: *key_derivation,
                     escrow_recipients: escrow_recipients.clone(),
                     escrow_directory: escrow_directory.clone(),
+                    show_recovery_key: *show_recovery_key,
                 },
             );
             let volume = Volume::Encrypted { tpm2, discards: *discards };
@@ -644,12 +698,25 @@ fn certificates(config: &InstallConfig) -> Action {
                 roots: roots.clone(),
             },
         ),
+        Certificates::Request { certificate, roots, .. } => (
+            "ecdsa-p256".to_owned(),
+            ServerCertificate::Imported {
+                certificate: certificate.clone(),
+                key: crate::layout::REQUEST_KEY.into(),
+                roots: roots.clone(),
+            },
+        ),
     };
+    Action::IssueCertificates { algorithm, server, names: server_names(config) }
+}
+
+/// Names and addresses of the server certificate besides the FQDN.
+pub(crate) fn server_names(config: &InstallConfig) -> Vec<String> {
     let mut names = vec![config.node.name.clone(), config.node.address.to_string()];
     names.extend(config.site.fqdn.split('.').next().map(str::to_owned));
     names.extend(config.site.vip.map(|vip| vip.to_string()));
     names.dedup();
-    Action::IssueCertificates { algorithm, server, names }
+    names
 }
 
 /// The packs that are installed: all of the lower layers, and of `storage` and `addon` those that were asked for.

@@ -6,6 +6,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use certs::{CertificateProfile, Fqdn, KeyAlgorithm, PrivateKey, ServerNames, SiteAuthority, Validity};
 
 use super::{Context, StepError};
+use crate::config::InstallConfig;
 use crate::host::{Host, HostExt};
 use crate::layout;
 use crate::plan::ServerCertificate;
@@ -88,17 +89,30 @@ fn import(
 /// Reads and verifies an operator's certificate for the FQDN; the error lists all that fails.
 pub(crate) fn import_files(
     host: &dyn Host,
-    config: &crate::config::InstallConfig,
+    config: &InstallConfig,
     certificate: &Utf8Path,
     key: &Utf8Path,
     roots: &Utf8Path,
 ) -> Result<certs::ImportedCertificate, String> {
+    judge_files(host, config, certificate, key, roots)?.into_result().map_err(|findings| {
+        findings.iter().map(|finding| format!("{}: {}", finding.id, finding.message)).collect::<Vec<_>>().join("; ")
+    })
+}
+
+/// Reads an operator's certificate and judges it for the site's names; the error is a file that cannot be read.
+pub(crate) fn judge_files(
+    host: &dyn Host,
+    config: &InstallConfig,
+    certificate: &Utf8Path,
+    key: &Utf8Path,
+    roots: &Utf8Path,
+) -> Result<certs::ImportReport, String> {
     let text = |path: &Utf8Path| -> Result<zeroize::Zeroizing<String>, String> {
         host.read_text(path).map_err(|error| error.to_string())?.ok_or_else(|| format!("there is no file {path}"))
     };
     let fqdn: Fqdn = config.site.fqdn.parse().map_err(|error: certs::CertsError| error.to_string())?;
     let (certificate, key, roots) = (text(certificate)?, text(key)?, text(roots)?);
-    let request = certs::ImportRequest {
+    Ok(certs::import(&certs::ImportRequest {
         certificate_pem: &certificate,
         key_pem: &key,
         roots_pem: Some(&roots),
@@ -106,11 +120,7 @@ pub(crate) fn import_files(
         vip: config.site.vip,
         short_name: true,
         now: host.now(),
-    };
-    let report = certs::import(&request);
-    report.into_result().map_err(|findings| {
-        findings.iter().map(|finding| format!("{}: {}", finding.id, finding.message)).collect::<Vec<_>>().join("; ")
-    })
+    }))
 }
 
 fn keep(host: &dyn Host, name: &str, content: &[u8]) -> Result<(), StepError> {

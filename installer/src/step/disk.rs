@@ -2,7 +2,7 @@
 //!
 //! Nothing is kept on the volume before this step is done, so an attempt that was cut off starts from the beginning.
 //! The recovery key is the key that formats: there is no other key to wipe afterwards. It exists in this process's
-//! memory and, encrypted, in the escrow; it reaches cryptsetup through stdin.
+//! memory, encrypted in the escrow, and on the screen of the ceremony; it reaches cryptsetup through stdin.
 
 use camino::Utf8Path;
 use serde_json::{Value, json};
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Context, Report, StepError, escrow};
 use crate::config::KeyDerivation;
 use crate::engine::event::Progress;
+use crate::engine::question::{Answer, Question, RecoveryKeyShown};
 use crate::host::{Command, HostExt};
 use crate::layout;
 use crate::plan::{Action, Disk};
@@ -34,12 +35,20 @@ pub(super) fn done(context: &Context, disk: &Disk) -> Result<bool, StepError> {
             return Ok(true);
         }
         // Without its escrow in this system the volume would end as one that nobody can open.
-        let escrow = context.host.look(&Utf8Path::new(layout::ESCROW).join("disk.age"))?;
-        if escrow.is_none() || context.host.look(&Utf8Path::new("/dev/mapper").join(layout::VOLUME))?.is_none() {
+        let has_escrow =
+            !is_escrowed(context) || context.host.look(&Utf8Path::new(layout::ESCROW).join("disk.age"))?.is_some();
+        if !has_escrow || context.host.look(&Utf8Path::new("/dev/mapper").join(layout::VOLUME))?.is_none() {
             return Ok(false);
         }
     }
     is_proven(context, disk)
+}
+
+/// Whether the recovery key goes to an escrow; otherwise a person has written it down.
+pub(super) fn is_escrowed(context: &Context) -> bool {
+    context.plan.steps.iter().any(
+        |step| matches!(&step.action, Action::EncryptDisk { escrow_recipients, .. } if !escrow_recipients.is_empty()),
+    )
 }
 
 /// Whether the disk is one of an appliance, where the live system made all partitions.
@@ -58,8 +67,16 @@ fn is_proven(context: &Context, disk: &Disk) -> Result<bool, StepError> {
 }
 
 pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepError> {
-    let Action::EncryptDisk { disk, tpm2, pcrs, signed_pcrs, key_derivation, escrow_recipients, escrow_directory } =
-        &context.step.action
+    let Action::EncryptDisk {
+        disk,
+        tpm2,
+        pcrs,
+        signed_pcrs,
+        key_derivation,
+        escrow_recipients,
+        escrow_directory,
+        show_recovery_key,
+    } = &context.step.action
     else {
         return Ok(());
     };
@@ -103,14 +120,16 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         context.host.must(&enrol)?;
     }
 
-    say("escrowing the recovery key");
-    context.host.make_directory("/run/cofferdam".into(), 0o700)?;
-    context.host.remove(HEADER_BACKUP.into())?;
-    context
-        .must("cryptsetup", ["luksHeaderBackup", "--batch-mode", "--header-backup-file", HEADER_BACKUP, &disk.path])?;
-    let header = context.host.read(HEADER_BACKUP.into())?.unwrap_or_default();
-    context.host.remove(HEADER_BACKUP.into())?;
-    escrow::write_disk(context, &key, &header, escrow_recipients, escrow_directory.as_deref())?;
+    if !escrow_recipients.is_empty() {
+        say("escrowing the recovery key");
+        context.host.make_directory("/run/cofferdam".into(), 0o700)?;
+        context.host.remove(HEADER_BACKUP.into())?;
+        let backup = ["luksHeaderBackup", "--batch-mode", "--header-backup-file", HEADER_BACKUP, &disk.path];
+        context.must("cryptsetup", backup)?;
+        let header = context.host.read(HEADER_BACKUP.into())?.unwrap_or_default();
+        context.host.remove(HEADER_BACKUP.into())?;
+        escrow::write_disk(context, &key, &header, escrow_recipients, escrow_directory.as_deref())?;
+    }
 
     if *tpm2 {
         say("proof: opening with the TPM");
@@ -124,6 +143,11 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         .limit(context.limit());
     context.host.must(&open)?;
     prove_header(&metadata(context, &disk.path)?, *tpm2)?;
+
+    if *show_recovery_key {
+        say("waiting for the operator: the recovery key is shown on the console of the installation");
+        ceremony(context, key, disk, !escrow_recipients.is_empty())?;
+    }
 
     say("making the filesystem");
     let device = format!("/dev/mapper/{}", layout::VOLUME);
@@ -153,6 +177,20 @@ fn signature_policy(pcrs: &[u8]) -> Vec<String> {
     }
     let list = pcrs.iter().map(u8::to_string).collect::<Vec<_>>().join("+");
     vec![format!("--tpm2-public-key={PCR_KEY}"), format!("--tpm2-public-key-pcrs={list}")]
+}
+
+/// The key is shown and typed back in part. Before the token, so that a crash here means a new volume with a new key, and
+/// a key that nobody wrote down never guards data.
+fn ceremony(context: &Context, key: certs::RecoveryKey, disk: &Disk, is_escrowed: bool) -> Result<(), StepError> {
+    match context.answers.ask(Question::RecoveryKey(RecoveryKeyShown::new(key, &disk.path, is_escrowed)?)) {
+        Answer::WrittenDown(_) => Ok(()),
+        Answer::LeftToEscrow if is_escrowed => Ok(()),
+        Answer::Stop => Err(StepError::Stopped),
+        Answer::LeftToEscrow | Answer::Nobody => Err(StepError::Unanswered {
+            what: "nobody wrote down the recovery key, and no escrow has it",
+            hint: "run `cofferdam resume` on a terminal; it makes a new key and shows it",
+        }),
+    }
 }
 
 /// Closes what an earlier attempt left open.

@@ -3,6 +3,7 @@
 //! Invariant: `done` only looks; `run` may be cut off anywhere and run again. Each step's file says how it knows that it
 //! is done. Called by `engine/`.
 
+mod administrator;
 mod boot;
 mod bundle_load;
 mod certificates;
@@ -33,11 +34,12 @@ use zeroize::Zeroizing;
 use crate::config::InstallConfig;
 use crate::engine::Engine;
 use crate::engine::event::Progress;
+use crate::engine::question::Answers;
 use crate::host::{Command, Host, HostError, HostExt, Output};
 use crate::layout;
 use crate::plan::{Action, Plan, Step};
 
-pub(crate) use certificates::import_files;
+pub(crate) use certificates::{import_files, judge_files};
 pub use kubeadm::render_kubeadm_config;
 pub use record::{PackState, State};
 
@@ -73,6 +75,17 @@ pub enum StepError {
         /// The last thing seen.
         last: String,
     },
+    /// A question that nobody answered.
+    #[error("{what}")]
+    Unanswered {
+        /// What was asked, and why it matters.
+        what: &'static str,
+        /// How it can be answered.
+        hint: &'static str,
+    },
+    /// The operator stopped the run at a question.
+    #[error("stopped by the operator")]
+    Stopped,
     /// The bundle was not trusted when it was loaded.
     #[error("the bundle was refused: {reason}")]
     Bundle {
@@ -90,13 +103,33 @@ impl StepError {
                 Some("carry the bundle in again and compare `cofferdam bundle verify` at both ends".to_owned())
             }
             Self::Waited { .. } => Some("`journalctl -u kubelet -u containerd` on this host tells more".to_owned()),
-            Self::Host(_) | Self::Certificates { .. } => None,
+            Self::Unanswered { hint, .. } => Some((*hint).to_owned()),
+            Self::Host(_) | Self::Certificates { .. } | Self::Stopped => None,
+        }
+    }
+
+    /// What kind of failure it is: stable, for people who search and for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Host(error) => error.code(),
+            Self::Certificates { .. } => "certificates",
+            Self::State { .. } => "unexpected-state",
+            Self::Waited { .. } => "not-ready-in-time",
+            Self::Unanswered { .. } => "unanswered",
+            Self::Stopped => "stopped",
+            Self::Bundle { .. } => "bundle-refused",
         }
     }
 
     /// Whether another attempt may help; a refused bundle stays refused, lost power is lost.
     pub fn can_be_retried(&self) -> bool {
-        !matches!(self, Self::Bundle { .. } | Self::Host(HostError::PowerLost | HostError::Digest { .. }))
+        !matches!(
+            self,
+            Self::Bundle { .. }
+                | Self::Unanswered { .. }
+                | Self::Stopped
+                | Self::Host(HostError::PowerLost | HostError::Digest { .. })
+        )
     }
 }
 
@@ -108,6 +141,7 @@ pub struct Context<'a> {
     index: &'a Index,
     signed_index: (&'a [u8], &'a [u8]),
     step: &'a Step,
+    answers: &'a dyn Answers,
 }
 
 type Report<'a> = dyn FnMut(Progress) + 'a;
@@ -121,6 +155,7 @@ impl<'a> Context<'a> {
             index: engine.index,
             signed_index: engine.signed_index,
             step,
+            answers: engine.answers,
         }
     }
 
@@ -128,6 +163,7 @@ impl<'a> Context<'a> {
     pub fn done(&self) -> Result<bool, StepError> {
         match &self.step.action {
             Action::PrepareHost { modules, sysctls } => host::done(self, modules, sysctls),
+            Action::VerifyBundle { .. } => bundle_load::verified(self),
             Action::EncryptDisk { disk, .. } => disk::done(self, disk),
             Action::PartitionDisk { disk, partitions } => partition::done(self, disk, partitions),
             Action::WriteSystem { root, verity, root_hash, .. } => system::done(self, root, verity, root_hash),
@@ -148,6 +184,9 @@ impl<'a> Context<'a> {
             Action::WaitForNode => cluster::node_ready(self),
             Action::ApplyPack { .. } | Action::Rehearse { .. } => Ok(false),
             Action::SealEscrow { recipients, .. } => escrow::done(self, recipients),
+            Action::MakeAdministrator { name, password, ssh_keys } => {
+                administrator::done(self, name, *password, ssh_keys)
+            }
             Action::RecordSite => record::done(self),
         }
     }
@@ -156,6 +195,7 @@ impl<'a> Context<'a> {
     pub fn run(&self, report: &mut Report) -> Result<(), StepError> {
         match &self.step.action {
             Action::PrepareHost { modules, sysctls } => host::run(self, modules, sysctls),
+            Action::VerifyBundle { path, bytes } => bundle_load::verify(self, path, *bytes, report),
             Action::EncryptDisk { .. } => disk::run(self, report),
             Action::PartitionDisk { disk, partitions } => partition::run(self, disk, partitions),
             Action::WriteSystem { .. } => system::run(self, report),
@@ -178,6 +218,7 @@ impl<'a> Context<'a> {
             Action::ApplyPack { pack } => pack::run(self, pack, report),
             Action::Rehearse { image, workload } => rehearsal::run(self, image, *workload),
             Action::SealEscrow { recipients, directory } => escrow::run(self, recipients, directory.as_deref()),
+            Action::MakeAdministrator { name, ssh_keys, .. } => administrator::run(self, name, ssh_keys),
             Action::RecordSite => record::run(self),
         }
     }

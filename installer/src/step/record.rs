@@ -1,11 +1,12 @@
 //! `site.record`: the state of the finished site, for `status`, for upgrades, and so that a second installation on this
 //! host is refused. Done when it is there and names this plan's index.
 
+use bundle::index::Index;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::entry;
 use super::{Context, StepError};
-use crate::config::Encryption;
+use crate::config::{Encryption, InstallConfig};
 use crate::host::{Host, HostError, HostExt};
 use crate::layout;
 use crate::plan::{Action, Plan};
@@ -22,7 +23,7 @@ pub struct State {
     pub fqdn: String,
     /// This node.
     pub node: String,
-    /// When it was finished, RFC 3339.
+    /// When it was finished, RFC 3339; empty while the installation is not.
     pub installed: String,
     /// The bundle's name.
     pub bundle: String,
@@ -61,6 +62,34 @@ impl State {
             source: std::io::Error::new(std::io::ErrorKind::InvalidData, error),
         })
     }
+
+    /// What a plan makes of a host; `site_ca`: PEM, empty as long as there is none.
+    pub fn of(config: &InstallConfig, plan: &Plan, index: &Index, site_ca: &str) -> Result<Self, certs::CertsError> {
+        let authority = if site_ca.is_empty() { Vec::new() } else { certs::inspect("site CA", site_ca)? };
+        Ok(Self {
+            schema_version: 1,
+            site: config.site.name.clone(),
+            fqdn: config.site.fqdn.clone(),
+            node: config.node.name.clone(),
+            installed: String::new(),
+            bundle: index.name.clone(),
+            version: index.version.clone(),
+            index: plan.index.clone(),
+            encryption: match config.storage.encryption {
+                Encryption::Luks2 { .. } => "luks2".to_owned(),
+                Encryption::None { .. } => "none".to_owned(),
+            },
+            disk: plan.destroys.first().map(|disk| disk.path.clone()),
+            ca_fingerprint: authority.first().map(|certificate| certificate.sha256.to_string()).unwrap_or_default(),
+            accepted: config.accept.clone(),
+            packs: index
+                .packs
+                .iter()
+                .filter(|pack| is_installed(plan, &pack.name))
+                .map(|pack| PackState { name: pack.name.clone(), version: pack.version.clone() })
+                .collect(),
+        })
+    }
 }
 
 pub(super) fn done(context: &Context) -> Result<bool, StepError> {
@@ -68,41 +97,17 @@ pub(super) fn done(context: &Context) -> Result<bool, StepError> {
 }
 
 pub(super) fn run(context: &Context) -> Result<(), StepError> {
-    let config = context.config;
     let authority = context.host.read_text(&entry("site-ca.crt"))?.unwrap_or_default();
-    let inspected = certs::inspect("site CA", &authority)
+    let mut state = State::of(context.config, context.plan, context.index, &authority)
         .map_err(|error| StepError::Certificates { what: "site CA", reason: error.to_string() })?;
-    let state = State {
-        schema_version: 1,
-        site: config.site.name.clone(),
-        fqdn: config.site.fqdn.clone(),
-        node: config.node.name.clone(),
-        installed: context.host.now().to_string(),
-        bundle: context.index.name.clone(),
-        version: context.index.version.clone(),
-        index: context.plan.index.clone(),
-        encryption: match config.storage.encryption {
-            Encryption::Luks2 { .. } => "luks2".to_owned(),
-            Encryption::None { .. } => "none".to_owned(),
-        },
-        disk: disk(context.plan),
-        ca_fingerprint: inspected.first().map(|certificate| certificate.sha256.to_string()).unwrap_or_default(),
-        accepted: config.accept.clone(),
-        packs: context
-            .index
-            .packs
-            .iter()
-            .filter(|pack| is_installed(context.plan, &pack.name))
-            .map(|pack| PackState { name: pack.name.clone(), version: pack.version.clone() })
-            .collect(),
-    };
+    state.installed = context.host.now().to_string();
+    // What stood in memory until the keystore had it; before the record, so that a crash in between does it again.
+    for path in [layout::REQUEST_KEY, layout::PASTED_KEY] {
+        context.host.remove(path.into())?;
+    }
     let text = serde_json::to_string_pretty(&state)
         .map_err(|error| StepError::State { what: error.to_string(), hint: "report this as a bug".to_owned() })?;
     Ok(context.host.write(layout::STATE.into(), format!("{text}\n").as_bytes(), 0o644)?)
-}
-
-fn disk(plan: &Plan) -> Option<String> {
-    plan.destroys.first().map(|disk| disk.path.clone())
 }
 
 /// A pack is installed when a step of the plan dealt with it; the Kubernetes pack always.

@@ -69,7 +69,8 @@ pub(super) fn is_interrupted(context: &Context) -> Result<bool, StepError> {
     let has = |name: &str| Ok::<_, StepError>(context.host.look(&home().join(name))?.is_some());
     let plan = context.host.read_text(&home().join("plan.json"))?;
     let plan: serde_json::Value = plan.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-    Ok(has("escrow/disk.age")? && !has("state.json")? && plan["index"] == context.plan.index.as_str())
+    let has_escrow = !super::disk::is_escrowed(context) || has("escrow/disk.age")?;
+    Ok(has_escrow && !has("state.json")? && plan["index"] == context.plan.index.as_str())
 }
 
 /// Unmounts and closes what an earlier attempt left open.

@@ -116,6 +116,30 @@ impl SimulatedHost {
                 Ok(good())
             }
             "id" => Ok(truth(self.alive()?.users.contains(arguments[0]))),
+            "useradd" => {
+                let name = arguments[arguments.len() - 1].to_owned();
+                self.effect(|state| {
+                    state.put("/etc/passwd", format!("{name}:x:1000:1000::/home/{name}:/bin/bash\n").as_bytes(), 0o644);
+                })?;
+                self.effect(|state| {
+                    state.put("/etc/shadow", format!("{name}:!:20000:0:99999:7:::\n").as_bytes(), 0o640);
+                })?;
+                self.effect(|state| {
+                    state.directory(&format!("/home/{name}"), 0o700);
+                    state.users.insert(name.clone());
+                })?;
+                Ok(good())
+            }
+            // A minimal host without sudo.
+            "getent" => Ok((2, Vec::new(), String::new())),
+            "chpasswd" => {
+                assert_eq!(arguments, ["--encrypted"]);
+                let line = String::from_utf8(input.to_vec()).unwrap();
+                self.effect(|state| {
+                    state.put("/etc/shadow", format!("{}:20000:0:99999:7:::\n", line.trim()).as_bytes(), 0o640);
+                })?;
+                Ok(good())
+            }
             "chown" => {
                 let (owner, path) = (arguments[arguments.len() - 2], arguments[arguments.len() - 1]);
                 let user = owner.split(':').next().unwrap();
@@ -137,6 +161,7 @@ impl SimulatedHost {
                 })?;
                 Ok(good())
             }
+            "setpriv" if arguments.contains(&"verify") => self.verify(&arguments),
             "setpriv" => self.load(&arguments, watch),
             "containerd" => Ok(said("containerd github.com/containerd/containerd v1.7.27 05044ec")),
             "ctr" => self.ctr(&arguments),
@@ -254,6 +279,19 @@ impl SimulatedHost {
         Ok(good())
     }
 
+    /// Reads all and keeps nothing.
+    fn verify(&self, arguments: &[&str]) -> Done<Ended> {
+        assert_eq!(arguments[0], "--reuid=nobody");
+        assert!(arguments.contains(&"--trust"), "{arguments:?}");
+        let can_run = self.alive()?.has(layout::PROGRAM);
+        Ok(if can_run { self.counts() } else { bad("setpriv: failed to execute") })
+    }
+
+    /// What the program ends with.
+    fn counts(&self) -> Ended {
+        said(json!({"index": Digest::sha256_of(&self.medium.index).to_string()}).to_string())
+    }
+
     /// Blob by blob; the index is published last.
     fn load(&self, arguments: &[&str], watch: &mut dyn FnMut(&str)) -> Done<Ended> {
         assert_eq!(arguments[0], format!("--reuid={}", layout::REGISTRY_USER));
@@ -281,7 +319,7 @@ impl SimulatedHost {
         }
         let path = format!("{}/bundles/{}.json", layout::STORE, self.medium.name);
         self.effect(|state| own(state, &path, &self.medium.index))?;
-        Ok(good())
+        Ok(self.counts())
     }
 }
 

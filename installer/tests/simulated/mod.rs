@@ -7,6 +7,7 @@
 pub mod appliance;
 mod cluster;
 mod commands;
+pub mod small_bundle;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,6 +113,13 @@ impl SimulatedHost {
 
     pub fn crash_at(&self, effect: usize, crash: Crash) {
         self.state.borrow_mut().crash = Some((effect, crash));
+    }
+
+    /// The crash happens now, while nothing is in work.
+    pub fn crash_now(&self, crash: Crash) {
+        let mut state = self.state.borrow_mut();
+        state.crash = Some((state.effects, crash));
+        state.dead = true;
     }
 
     /// The host, or the installer alone, comes back.
@@ -324,6 +332,16 @@ impl Host for SimulatedHost {
             state.put(path.as_str(), &all, 0o600);
         };
         self.effect_or(|state| append(state, &content[..content.len() / 2]), |state| append(state, content))
+    }
+
+    /// No effect that counts: what is noted may be lost in a crash and nothing depends on it.
+    fn note(&self, path: &Utf8Path, content: &[u8]) -> Done<()> {
+        drop(self.alive()?);
+        let mut state = self.state.borrow_mut();
+        let mut all = state.get(path.as_str()).and_then(|node| node.content.clone()).unwrap_or_default();
+        all.extend_from_slice(content);
+        state.put(path.as_str(), &all, 0o600);
+        Ok(())
     }
 
     fn make_directory(&self, path: &Utf8Path, mode: u32) -> Done<()> {

@@ -98,6 +98,32 @@ impl Console {
         self.keyboard.write_all(format!("{line}\r").as_bytes()).context("cannot type on the console")
     }
 
+    /// Presses keys.
+    pub fn send(&mut self, keys: &str) -> Result<()> {
+        self.keyboard.write_all(keys.as_bytes()).context("cannot type on the console")
+    }
+
+    /// What a terminal of 80×24 at the end of the line shows.
+    pub fn screen(&self) -> String {
+        let mut terminal = vt100::Parser::default();
+        terminal.process(&self.shared.lock().bytes);
+        terminal.screen().contents()
+    }
+
+    /// Waits until that screen has this text; gives the screen.
+    pub fn wait_for_screen(&self, text: &str, end: Instant) -> Result<String> {
+        loop {
+            let screen = self.screen();
+            if screen.contains(text) {
+                return Ok(screen);
+            }
+            if Instant::now() > end {
+                bail!("waited in vain for {text:?} on the screen:\n{screen}");
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
     /// Whether `text` was ever said in this boot.
     pub fn has_said(&self, text: &str) -> bool {
         find(&self.shared.lock().bytes, text.as_bytes()).is_some()

@@ -1,0 +1,56 @@
+//! Page 9: the account of the machine's administrator.
+
+use ratatui::text::Span;
+
+use crate::check::Outcome;
+use crate::config::Page;
+use crate::ui::answers::lines;
+use crate::ui::field::Field;
+use crate::ui::secret::password_rules;
+use crate::ui::sheet::{Sheet, cut};
+
+pub(super) const HELP: &str = "\
+There is no default account and no default password. The accounts of this host stay as they are; if you like, one more is \
+made for the site's administrator, with the right to become root by sudo.
+
+The password is turned into a hash at once and then wiped; only the hash is kept, and it is the only thing that a saved \
+file of answers holds. Nothing of what you type is shown.
+
+SSH keys: paste the lines of a .pub file. With a key the password may be left out.";
+
+pub(super) fn fill(sheet: &mut Sheet) {
+    let model = sheet.model;
+    let answers = &model.answers;
+    sheet.lead("Who looks after this machine?");
+    sheet.radio(Field::Administrator(false), !answers.make_administrator, "The accounts that are there already", "");
+    sheet.radio(Field::Administrator(true), answers.make_administrator, "A new account for the administrator", "");
+    if !answers.make_administrator {
+        return;
+    }
+    sheet.gap();
+    sheet.text_field(Field::AccountName, "Name", "");
+    let set = if answers.password_hash.is_some() { "one is set; type to replace it" } else { "" };
+    sheet.secret_field(Field::Password, "Password", set);
+    sheet.secret_field(Field::PasswordAgain, "Password again", "");
+    if model.needs_password() {
+        for (holds, rule) in password_rules(&model.password, &model.password_again, &answers.administrator) {
+            let (mark, style) =
+                if holds { (sheet.theme.mark(Outcome::Pass), sheet.theme.good()) } else { ("·", sheet.theme.muted()) };
+            sheet.line(vec![Span::raw(" ".repeat(23)), Span::styled(format!("{mark} {rule}"), style)]);
+        }
+        sheet.progress(&model.tasks.hash, "hashing the password");
+    }
+    sheet.gap();
+    sheet.text_field(Field::SshKeys, "SSH public keys", "paste them; one to a line");
+    for key in lines(&answers.ssh_keys) {
+        let words: Vec<&str> = key.split_whitespace().collect();
+        let body = words
+            .get(1)
+            .map(|body| body.chars().rev().take(8).collect::<Vec<_>>().into_iter().rev().collect::<String>())
+            .unwrap_or_default();
+        let text = format!("{} …{body} {}", words.first().unwrap_or(&""), words.get(2..).unwrap_or_default().join(" "));
+        let room = sheet.width.saturating_sub(23);
+        sheet.line(vec![Span::raw(" ".repeat(23)), Span::styled(cut(&text, room), sheet.theme.muted())]);
+    }
+    super::other_problems(sheet, Page::Administrator);
+}

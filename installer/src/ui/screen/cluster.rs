@@ -1,0 +1,46 @@
+//! Page 8: the cluster's networks and packs.
+
+use crate::config::Page;
+use crate::ui::field::Field;
+use crate::ui::sheet::Sheet;
+
+pub(super) const HELP: &str = "\
+This version makes the first node of a cluster; further nodes join later with `cofferdam join`.
+
+Pods and services get addresses out of two ranges that nothing else in your network may use: an overlap with a network that \
+this machine reaches is a failure.
+
+The packs of the lower layers are always installed. Those of the layers storage and addon can be left out.";
+
+pub(super) fn fill(sheet: &mut Sheet) {
+    let model = sheet.model;
+    sheet.lead("How shall the cluster look?");
+    sheet.text_field(Field::PodCidr, "Pod addresses", "");
+    sheet.text_field(Field::ServiceCidr, "Service addresses", "");
+    sheet.gap();
+    let detail = "a cluster of one node has nowhere else to run them";
+    sheet.check(Field::Schedule, model.answers.schedule, "This node runs workloads, too", detail);
+    sheet.gap();
+    sheet.heading("Packs");
+    match model.signed() {
+        None => sheet.note("the bundle tells which packs there are; see the page Bundle"),
+        Some(signed) => {
+            let lower: Vec<String> = signed
+                .index
+                .packs
+                .iter()
+                .filter(|pack| !super::upper_packs(&signed.index).any(|upper| upper.name == pack.name))
+                .map(|pack| format!("{} {}", pack.name, pack.version))
+                .collect();
+            if !lower.is_empty() {
+                sheet.note(&format!("always: {}", lower.join(", ")));
+            }
+            for (number, pack) in super::upper_packs(&signed.index).enumerate() {
+                let on = model.answers.packs.as_ref().is_none_or(|packs| packs.contains(&pack.name));
+                sheet.check(Field::Pack(number), on, &format!("{} {}", pack.name, pack.version), &pack.description);
+            }
+        }
+    }
+    super::other_problems(sheet, Page::Cluster);
+    super::findings(sheet, Page::Cluster, "Checks");
+}

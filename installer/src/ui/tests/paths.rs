@@ -1,0 +1,458 @@
+//! What an operator does, from the first page to the plan.
+
+use ratatui::crossterm::event::KeyCode;
+use zeroize::Zeroizing;
+
+use super::{Fixture, Operator, answered, example, text};
+use crate::check::Outcome;
+use crate::config::{self, Page};
+use crate::facts::Probed;
+use crate::facts::Questions;
+use crate::prepare;
+use crate::ui::answers::CertificateMode;
+use crate::ui::dialog::Dialog;
+use crate::ui::field::{Field, Pem};
+use crate::ui::machine::Machine as _;
+use crate::ui::theme::Mode;
+use crate::ui::update::Message;
+
+/// From the first page to the plan with defaults; only the FQDN is typed.
+fn to_the_plan() -> Operator {
+    let mut operator = Operator::at(Fixture::new(), Mode::Colour);
+    for _ in 0..40 {
+        if operator.model.page == Page::Review {
+            break;
+        }
+        if operator.model.focused() == Some(Field::Fqdn) && operator.model.answers.fqdn.is_empty() {
+            operator.write("mgmt.rack7.example.com");
+        }
+        operator.enter();
+    }
+    assert_eq!(operator.model.page, Page::Review);
+    operator
+}
+
+#[test]
+fn the_way_to_the_plan_is_short() {
+    let operator = to_the_plan();
+    assert!(operator.model.prepared().unwrap().plan.is_ok(), "{}", text(&operator.picture(80, 60)));
+    assert!(operator.presses <= 25, "{} keys besides typed text", operator.presses);
+    // The number is told in docs/installer.md.
+    assert_eq!(operator.presses, 12);
+}
+
+#[test]
+fn nothing_begins_without_the_typed_confirmation() {
+    let mut operator = to_the_plan();
+    operator.enter();
+    assert!(matches!(operator.model.dialog, Some(Dialog::Begin(_))));
+    // The focus is on No.
+    operator.enter();
+    assert!(operator.model.dialog.is_none() && operator.started.is_none());
+    operator.enter();
+    operator.write("2344");
+    operator.enter();
+    operator.enter();
+    assert!(operator.started.is_none(), "another disk's serial number");
+    operator.enter();
+    for wrong in ["345", "", "S6CTNX0T51234"] {
+        operator.press(KeyCode::Esc);
+        operator.enter();
+        operator.write(wrong);
+        operator.press(KeyCode::Tab);
+        operator.press(KeyCode::Tab);
+        operator.enter();
+        assert!(operator.started.is_none(), "{wrong:?}");
+    }
+    operator.press(KeyCode::Esc);
+    operator.enter();
+    operator.write("2345");
+    operator.enter();
+    operator.enter();
+    let start = operator.started.as_ref().unwrap();
+    assert_eq!(start.config.storage.disk.as_ref().unwrap().erase, "2345");
+    assert_eq!(start.plan.destroys[0].serial, "S6CTNX0T512345");
+    assert!(!start.resumes);
+}
+
+/// Invariant 8 of the design: the same answers give the same plan, byte for byte.
+#[test]
+fn by_keys_and_by_file_the_plan_is_the_same() {
+    let mut operator = to_the_plan();
+    operator.control('o');
+    operator.enter();
+    let (path, saved) = operator.machine.kept.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(path, "/media/cofferdam/install.yaml");
+    let saved = String::from_utf8(saved).unwrap();
+    assert!(!saved.contains("Still open"), "{saved}");
+    operator.enter();
+    operator.write("2345");
+    operator.enter();
+    operator.enter();
+    let start = operator.started.unwrap();
+
+    let config = config::parse(&saved).unwrap();
+    assert_eq!(config, start.config);
+    let facts = operator.machine.probe(&Questions::of(&config));
+    let prepared = prepare::judge(&crate::host::real::RealHost, &config, &start.signed, &facts);
+    let by_file = serde_json::to_string_pretty(&prepared.plan.unwrap()).unwrap();
+    assert_eq!(by_file, serde_json::to_string_pretty(&start.plan).unwrap());
+}
+
+#[test]
+fn an_unfinished_file_says_what_is_open_and_no_token_if_not_wanted() {
+    let mut operator = Operator::at(Fixture::new(), Mode::Colour);
+    operator.control('o');
+    operator.press(KeyCode::Up);
+    operator.press(KeyCode::Up);
+    operator.press(KeyCode::Char(' '));
+    operator.control('n');
+    let (_, saved) = operator.machine.kept.lock().unwrap().last().cloned().unwrap();
+    let saved = String::from_utf8(saved).unwrap();
+    assert!(saved.contains("# Still open: site.fqdn"), "{saved}");
+    assert!(saved.contains("erase: ''"), "{saved}");
+}
+
+#[test]
+fn entries_survive_going_back() {
+    let mut operator = to_the_plan();
+    let answers = operator.model.answers.clone();
+    for _ in 0..9 {
+        operator.press(KeyCode::Esc);
+    }
+    assert_eq!(operator.model.page, Page::Welcome);
+    assert_eq!(operator.model.answers, answers);
+    operator.press(KeyCode::Esc);
+    assert_eq!(operator.model.dialog, Some(Dialog::Abort(false)), "the focus is on staying");
+    operator.enter();
+    assert!(!operator.left);
+}
+
+#[test]
+fn a_file_fills_the_pages_and_the_own_answers_come_back() {
+    let mut config = example();
+    config.interactive = vec![Page::Identity];
+    let mut operator = Operator::at(Fixture::new().with_file(&config), Mode::Colour);
+    operator.model.answers.fqdn = "own.rack9.example.com".to_owned();
+    operator.go_to(Field::ConfigFile(0));
+    operator.press(KeyCode::Char(' '));
+    assert_eq!(operator.model.answers.fqdn, "mgmt.rack7.example.com");
+    operator.go_to(Field::NoConfigFile);
+    operator.press(KeyCode::Char(' '));
+    assert_eq!(operator.model.answers.fqdn, "own.rack9.example.com");
+    operator.go_to(Field::ConfigFile(0));
+    operator.press(KeyCode::Char(' '));
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Identity, "the only page on which it stops");
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Review);
+    assert_eq!(operator.model.answers.config().unwrap(), config);
+}
+
+/// `interactive:` without `review`: the plan is shown, and begins by the file's own token unless a key is pressed.
+#[test]
+fn a_file_may_begin_by_itself_but_not_on_another_disk() {
+    let mut config = example();
+    config.interactive = vec![Page::Identity];
+    let on_review = |machine: Fixture| {
+        let mut operator = Operator::at(machine, Mode::Colour);
+        crate::ui::update::take_config(&mut operator.model, &config, None);
+        operator.tell(Message::Tick);
+        operator.control('n');
+        assert_eq!(operator.model.page, Page::Review);
+        operator
+    };
+    let mut operator = on_review(Fixture::new());
+    (0..120).for_each(|_| operator.tell(Message::Tick));
+    let start = operator.started.expect("the file's token counts");
+    assert_eq!(start.config, config);
+
+    let mut operator = on_review(Fixture::new());
+    operator.press(KeyCode::Down);
+    (0..200).for_each(|_| operator.tell(Message::Tick));
+    assert!(operator.started.is_none(), "a key stops it");
+
+    let mut machine = Fixture::new();
+    if let Probed::Known(disks) = &mut machine.facts.disks {
+        disks[1].serial = Some("ANOTHER".to_owned());
+    }
+    let mut operator = on_review(machine);
+    (0..200).for_each(|_| operator.tell(Message::Tick));
+    assert!(operator.started.is_none(), "the file's disk is not there");
+}
+
+#[test]
+fn a_failing_check_is_let_pass_in_two_steps() {
+    let mut machine = Fixture::new();
+    machine.facts.swap =
+        Probed::Known(vec![crate::facts::disk::Swap { path: "/dev/sda2".to_owned(), encrypted: Probed::Known(false) }]);
+    let mut operator = Operator::at(machine, Mode::Colour);
+    operator.open(Page::Host);
+    let findings = operator.model.findings(Page::Host);
+    assert_eq!((findings[0].id.as_str(), findings[0].outcome), ("swap", Outcome::Fail), "what fails comes first");
+    operator.go_to(Field::Finding(0));
+    operator.enter();
+    operator.enter();
+    assert!(operator.model.answers.accept.is_empty(), "the focus is on No");
+    operator.enter();
+    for is_done in [false, true] {
+        operator.press(KeyCode::Tab);
+        operator.enter();
+        assert_eq!(operator.model.answers.accept.contains("swap"), is_done);
+    }
+    assert!(operator.model.findings(Page::Host).iter().any(|finding| finding.accepted));
+    assert_eq!(operator.model.answers.draft().0.accept, ["swap"]);
+}
+
+#[test]
+fn a_hard_failure_cannot_be_let_pass() {
+    let mut machine = Fixture::new();
+    machine.facts.machine.systemd = Probed::Known(false);
+    let mut operator = Operator::at(machine, Mode::Colour);
+    operator.open(Page::Host);
+    operator.go_to(Field::Finding(0));
+    operator.enter();
+    assert!(operator.model.dialog.is_none());
+    assert!(operator.model.notice.as_ref().unwrap().text.contains("cannot be let pass"));
+}
+
+#[test]
+fn several_free_disks_are_never_chosen_between() {
+    let mut machine = Fixture::new();
+    if let Probed::Known(disks) = &mut machine.facts.disks {
+        let mut other = disks[1].clone();
+        other.path = "/dev/sdd".to_owned();
+        other.serial = Some("OTHER00099".to_owned());
+        disks.push(other);
+    }
+    let mut operator = Operator::at(machine, Mode::Colour);
+    assert_eq!(operator.model.answers.disk, None);
+    operator.open(Page::Disks);
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Disks, "a disk has to be chosen");
+    operator.go_to(Field::Disk(3));
+    operator.press(KeyCode::Char(' '));
+    assert_eq!(operator.model.answers.disk.as_ref().unwrap().token, "0099");
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Network);
+}
+
+#[test]
+fn a_disk_that_was_freed_is_seen_when_looked_at_again() {
+    let mut machine = Fixture::new();
+    let taken = |machine: &mut Fixture, why: Option<String>| {
+        let Probed::Known(disks) = &mut machine.facts.disks else { panic!("known") };
+        disks[1].in_use = why;
+    };
+    taken(&mut machine, Some("sdb1 is mounted at /srv".to_owned()));
+    let mut operator = Operator::at(machine, Mode::Colour);
+    operator.open(Page::Disks);
+    assert_eq!(operator.model.answers.disk, None);
+    taken(&mut operator.machine, None);
+    operator.control('r');
+    assert_eq!(operator.model.answers.disk.as_ref().unwrap().path, "/dev/sdb");
+}
+
+#[test]
+fn a_disk_with_a_short_serial_number_or_none_has_a_token() {
+    for (serial, token, wrong) in [(Some("X1"), "X1", "1"), (None, "/dev/sdb", "sdb")] {
+        let mut machine = Fixture::new();
+        let Probed::Known(disks) = &mut machine.facts.disks else { panic!("known") };
+        disks[1].serial = serial.map(str::to_owned);
+        let mut operator = Operator::at(machine, Mode::Colour);
+        operator.model.answers.fqdn = "mgmt.rack7.example.com".to_owned();
+        operator.open(Page::Review);
+        for (typed, begins) in [(wrong, false), (token, true)] {
+            operator.press(KeyCode::Esc);
+            operator.open(Page::Review);
+            operator.control('n');
+            operator.write(typed);
+            operator.enter();
+            operator.enter();
+            assert_eq!(operator.started.is_some(), begins, "{typed}: {}", text(&operator.picture(80, 30)));
+        }
+        assert_eq!(operator.started.unwrap().config.storage.disk.unwrap().erase, token);
+    }
+}
+
+#[test]
+fn a_pasted_key_is_kept_and_never_drawn() {
+    let mut operator = answered();
+    operator.open(Page::Certificates);
+    operator.go_to(Field::Certificates(CertificateMode::Import));
+    operator.press(KeyCode::Char(' '));
+    operator.go_to(Field::Paste(Pem::Key));
+    operator.enter();
+    let pem = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0c2VjcmV0\n-----END PRIVATE KEY-----\n";
+    operator.tell(Message::Paste(Zeroizing::new(pem.replace('\n', "\r"))));
+    let seen = text(&operator.picture(80, 24));
+    assert!(seen.contains("3 lines so far") && !seen.contains("c2VjcmV0"), "{seen}");
+    operator.control('n');
+    assert_eq!(operator.model.answers.key, "/run/cofferdam/pasted/key.pem");
+    let kept = operator.machine.kept.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(kept, ("/run/cofferdam/pasted/key.pem".into(), pem.as_bytes().to_vec()));
+    assert!(!text(&operator.picture(120, 40)).contains("c2VjcmV0"));
+}
+
+#[test]
+fn a_password_becomes_a_hash_and_is_never_drawn() {
+    let mut operator = answered();
+    operator.open(Page::Administrator);
+    operator.go_to(Field::Administrator(true));
+    operator.enter();
+    operator.go_to(Field::AccountName);
+    operator.write("operator");
+    operator.enter();
+    operator.write("short");
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Administrator);
+    assert!(operator.model.notice.as_ref().unwrap().is_bad);
+    operator.go_to(Field::Password);
+    operator.control('u');
+    operator.write("a long enough passphrase");
+    operator.enter();
+    operator.write("a long enough passphrase");
+    let seen = text(&operator.picture(80, 40));
+    assert!(!seen.contains("passphrase") && seen.contains("••••"), "{seen}");
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Review);
+    let hash = operator.model.answers.password_hash.clone().unwrap();
+    assert!(bcrypt::verify("a long enough passphrase", &hash).unwrap());
+    assert!(operator.model.password.is_empty() && operator.model.password_again.is_empty());
+    let plan = operator.model.prepared().unwrap().plan.clone().unwrap();
+    assert!(plan.steps.iter().any(|step| step.id == "admin.account"));
+    assert!(!serde_json::to_string(&plan).unwrap().contains(&hash), "no hash in the plan");
+}
+
+#[test]
+fn a_request_is_made_and_its_answer_is_loaded_later() {
+    let mut operator = answered();
+    operator.open(Page::Certificates);
+    operator.go_to(Field::Certificates(CertificateMode::Request));
+    operator.press(KeyCode::Char(' '));
+    assert_eq!(operator.model.answers.request, "/media/cofferdam/mgmt.rack7.example.com.csr");
+    operator.go_to(Field::MakeRequest);
+    operator.enter();
+    assert!(text(&operator.picture(80, 24)).contains("BEGIN CERTIFICATE REQUEST"));
+    operator.press(KeyCode::Esc);
+    operator.go_to(Field::Certificate);
+    operator.write("/media/cofferdam/answer.pem");
+    operator.go_to(Field::Roots);
+    operator.write("/media/cofferdam/root.pem");
+    operator.go_to(Field::Continue);
+    assert!(text(&operator.picture(80, 40)).contains("This certificate can be used"));
+    assert!(matches!(operator.model.answers.config().unwrap().certificates, config::Certificates::Request { .. }));
+}
+
+#[test]
+fn help_log_look_and_abort() {
+    let mut operator = answered();
+    for page in Page::ALL {
+        operator.open(page);
+        operator.control('g');
+        let seen = text(&operator.picture(80, 24));
+        assert!(seen.contains("Help:") && seen.contains("F1 ^G"), "{seen}");
+        operator.press(KeyCode::Esc);
+        assert!(operator.model.dialog.is_none());
+    }
+    operator.control('e');
+    assert!(text(&operator.picture(80, 24)).contains("the host was looked at"));
+    operator.control('y');
+    assert_eq!(operator.model.look, Mode::Basic);
+    operator.press(KeyCode::Esc);
+    operator.control('c');
+    operator.press(KeyCode::Tab);
+    operator.enter();
+    assert!(operator.left);
+}
+
+#[test]
+fn only_checking_the_host_ends_after_it() {
+    let mut operator = Operator::at(Fixture::new(), Mode::Colour);
+    operator.go_to(Field::Mode(crate::ui::field::Mode::Check));
+    operator.press(KeyCode::Char(' '));
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Host);
+    operator.control('n');
+    assert!(operator.left && operator.started.is_none());
+}
+
+/// The questionnaire comes to the same plan as the screens.
+#[test]
+fn line_by_line_it_is_the_same() {
+    let by_keys = {
+        let mut operator = to_the_plan();
+        operator.enter();
+        operator.write("2345");
+        operator.enter();
+        operator.enter();
+        operator.started.unwrap()
+    };
+    let machine = Fixture::new();
+    let mut model = crate::ui::model::Model::new(Mode::Basic);
+    // An empty line keeps what is shown; the FQDN is the only thing that has to be said, until the plan.
+    let mut output = Vec::new();
+    let answers = Answerer { fqdn: false, output: std::rc::Rc::default() };
+    let shared = answers.output.clone();
+    let input = std::io::BufReader::with_capacity(1, answers);
+    let start = crate::ui::plain::ask(&mut model, &machine, input, Tee { shared, all: &mut output }).unwrap();
+    let said = String::from_utf8(output).unwrap();
+    let start = start.unwrap_or_else(|| panic!("{said}"));
+    assert_eq!(start.plan, by_keys.plan);
+    assert_eq!(start.config, by_keys.config);
+    assert!(said.is_ascii(), "a line that knows only ASCII reads it");
+}
+
+/// Answers the questions that it hears.
+struct Answerer {
+    fqdn: bool,
+    output: std::rc::Rc<std::cell::RefCell<Vec<u8>>>,
+}
+
+impl std::io::Read for Answerer {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        // One byte at a time is asked for; a line is given as a whole by keeping what is left.
+        let mut heard = self.output.borrow_mut();
+        let question = String::from_utf8_lossy(&heard).lines().last().unwrap_or_default().to_owned();
+        let line = if question.contains("FQDN") && !self.fqdn {
+            self.fqdn = true;
+            "mgmt.rack7.example.com\n"
+        } else if question.contains("Begin the installation") {
+            "yes\n"
+        } else if question.contains("to begin; anything else") {
+            "2345\n"
+        } else {
+            "\n"
+        };
+        if let Some(rest) = PENDING.with_borrow_mut(std::collections::VecDeque::pop_front) {
+            buffer[0] = rest;
+            return Ok(1);
+        }
+        heard.clear();
+        let bytes = line.as_bytes();
+        buffer[0] = bytes[0];
+        PENDING.with_borrow_mut(|pending| pending.extend(&bytes[1..]));
+        Ok(1)
+    }
+}
+
+thread_local! {
+    static PENDING: std::cell::RefCell<std::collections::VecDeque<u8>> = const { std::cell::RefCell::new(std::collections::VecDeque::new()) };
+}
+
+struct Tee<'a> {
+    shared: std::rc::Rc<std::cell::RefCell<Vec<u8>>>,
+    all: &'a mut Vec<u8>,
+}
+
+impl std::io::Write for Tee<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.shared.borrow_mut().extend_from_slice(bytes);
+        self.all.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}

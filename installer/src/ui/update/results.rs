@@ -1,0 +1,123 @@
+//! What came back from the background: kept where a page looks for it, and said.
+
+use super::begin::may_begin_by_file;
+use super::{Effect, go_on, say, say_bad};
+use crate::config::Page;
+use crate::ui::dialog::Dialog;
+use crate::ui::field::{Field, Pem};
+use crate::ui::machine::Answer;
+use crate::ui::model::Model;
+
+/// What came back from a job.
+pub(super) fn heard(model: &mut Model, serial: u64, answer: Answer, effects: &mut Vec<Effect>) {
+    match answer {
+        Answer::Discovered(found) => {
+            let text = format!("found {} bundles, {} configuration files", found.bundles.len(), found.configs.len());
+            if model.tasks.discover.settle(serial, found) {
+                model.log.push(text);
+            }
+        }
+        Answer::Facts(facts) => {
+            if model.tasks.probe.settle(serial, *facts) {
+                model.log.push("the host was looked at".to_owned());
+                if let Some(facts) = model.tasks.probe.result().cloned() {
+                    model.answers.find_disk(&facts);
+                }
+            }
+        }
+        Answer::Head(head) => {
+            let text = match head.as_ref() {
+                Ok(signed) => format!("bundle {} {}: signature verified", signed.index.name, signed.index.version),
+                Err(refusal) => format!("bundle: {refusal}"),
+            };
+            if model.tasks.head.settle(serial, *head) {
+                model.log.push(text);
+            }
+        }
+        Answer::Verifying(done, total) => {
+            if model.tasks.verify.running().is_some_and(|running| running.serial == serial) {
+                model.verified_bytes = (done, total);
+            }
+        }
+        Answer::Verified(result) => {
+            let text = match &result {
+                Ok(()) => "every byte of the bundle was verified".to_owned(),
+                Err(refusal) => format!("the bundle cannot be used: {refusal}"),
+            };
+            let is_good = result.is_ok();
+            if model.tasks.verify.settle(serial, result) {
+                if is_good { say(model, text) } else { say_bad(model, text) }
+            }
+        }
+        Answer::Judged(judged) => {
+            model.tasks.judge.settle(serial, judged);
+        }
+        Answer::Request(result) => {
+            let shown = result.clone();
+            if model.tasks.request.settle(serial, result) {
+                match shown {
+                    Ok(text) => {
+                        say(model, format!("the request was written to {}", model.answers.request.trim()));
+                        model.dialog = Some(Dialog::Request(text, 0));
+                    }
+                    Err(error) => say_bad(model, error),
+                }
+            }
+        }
+        Answer::Hash(result) => hashed(model, serial, result, effects),
+        Answer::Kept(result) => kept(model, serial, result),
+        Answer::Prepared(prepared) => {
+            if model.tasks.prepare.settle(serial, *prepared) {
+                model.log.push("the plan was computed".to_owned());
+                may_begin_by_file(model);
+            }
+        }
+    }
+}
+
+pub(super) fn hashed(model: &mut Model, serial: u64, result: Result<String, String>, effects: &mut Vec<Effect>) {
+    let outcome = result.clone();
+    if !model.tasks.hash.settle(serial, result) {
+        return;
+    }
+    match outcome {
+        Ok(hash) => {
+            model.answers.password_hash = Some(hash);
+            model.password.clear();
+            model.password_again.clear();
+            if std::mem::take(&mut model.leaves_after_hash) && model.page == Page::Administrator {
+                go_on(model, effects);
+            }
+        }
+        Err(error) => say_bad(model, format!("the password cannot be taken: {error}")),
+    }
+}
+
+pub(super) fn kept(model: &mut Model, serial: u64, result: Result<(), String>) {
+    let Some((name, pem)) =
+        model.tasks.keep.running().filter(|running| running.serial == serial).map(|running| running.question.clone())
+    else {
+        return;
+    };
+    let outcome = result.clone();
+    model.tasks.keep.settle(serial, result);
+    match (outcome, pem) {
+        (Ok(()), Some(pem)) => {
+            if let Some(text) = model.text_mut(pem_field(pem)) {
+                text.clone_from(&name);
+            }
+            model.tasks.judge.forget();
+            say(model, format!("kept in memory as {name}"));
+        }
+        (Ok(()), None) => say(model, format!("saved: {name}")),
+        (Err(error), _) => say_bad(model, format!("not saved: {error}")),
+    }
+}
+
+pub(super) fn pem_field(pem: Pem) -> Field {
+    match pem {
+        Pem::Certificate => Field::Certificate,
+        Pem::Key => Field::Key,
+        Pem::Roots => Field::Roots,
+    }
+}
