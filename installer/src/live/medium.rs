@@ -65,8 +65,13 @@ fn device(host: &dyn Host) -> Result<String, LiveError> {
         return Ok(crate::layout::partition(&format!("/dev/{parent}"), 1));
     }
     let backing = Utf8PathBuf::from(format!("/sys/class/block/{parent}/loop/backing_file"));
-    let disc = host.read_text(&backing)?.map(|text| text.trim().to_owned()).unwrap_or_default();
-    if disc.is_empty() { Err(bad(format!("{parent} has no disc behind it"))) } else { Ok(disc) }
+    let text = host.read_text(&backing)?.map(|text| text.to_string()).unwrap_or_default();
+    disc(&text).ok_or_else(|| bad(format!("{parent} has no disc behind it")))
+}
+
+/// The device behind a loop device. Its path is told as the initrd saw it, which may be `/sr0`: only the name counts.
+fn disc(backing_file: &str) -> Option<String> {
+    Utf8Path::new(backing_file.trim()).file_name().map(|name| format!("/dev/{name}"))
 }
 
 /// The system of the mounted medium, after its manifest's signature was checked with the keys of the running root and the
@@ -117,7 +122,14 @@ fn counted(image: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::counted;
+    use super::{counted, disc};
+
+    #[test]
+    fn a_disc_is_found_by_its_name() {
+        assert_eq!(disc("/dev/sr0\n").as_deref(), Some("/dev/sr0"));
+        assert_eq!(disc("/sr0\n").as_deref(), Some("/dev/sr0"));
+        assert_eq!(disc("\n"), None);
+    }
 
     #[test]
     fn an_installed_image_has_three_attempts() {
