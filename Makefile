@@ -1,6 +1,6 @@
 # Cofferdam. Everything that a bare Debian 12 machine lacks is installed by the targets themselves.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo tui-demo test test-slow bench lint
+.PHONY: help setup build iso demo tui-demo test test-slow bench lint
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -10,6 +10,9 @@ setup:
 
 build: setup ## The cofferdam binary: target/release/cofferdam
 	cargo build --release --package installer
+
+iso: setup ## The boot medium with its own operating system: target/cofferdam.iso
+	@tests/iso.sh
 
 demo: setup ## The main job: a signed bundle becomes a running cluster, shown for people
 	@tests/demo.sh

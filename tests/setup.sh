@@ -8,7 +8,7 @@ packages=(
     # peers that check our formats
     skopeo docker-registry nginx-light containerd runc minisign age openssl xorriso zstd cryptsetup-bin apache2-utils
     # test beds
-    mmdebstrap uidmap util-linux iproute2 iptables iputils-ping dnsmasq-base e2fsprogs mtools busybox-static
+    fdisk mmdebstrap uidmap util-linux iproute2 iptables iputils-ping dnsmasq-base e2fsprogs mtools busybox-static
     qemu-system-x86 qemu-utils ovmf swtpm systemd
 )
 find_missing() {

@@ -16,6 +16,19 @@ pub const EVENTS: &str = "/var/lib/cofferdam/events.jsonl";
 pub const LOCK: &str = "/var/lib/cofferdam/lock";
 /// The installed site.
 pub const STATE: &str = "/var/lib/cofferdam/state.json";
+/// Name of the boot partition of an appliance's disk.
+pub const PARTITION_BOOT: &str = "cofferdam-boot";
+/// Name of the partition with the data volume.
+pub const PARTITION_DATA: &str = "cofferdam-data";
+/// Where the live system mounts the data volume of the disk that it installs.
+pub const TARGET: &str = "/run/cofferdam/target";
+
+/// The path of a disk's partition: the number comes after a `p` where the disk's name ends with a digit.
+pub fn partition(disk: &str, number: u32) -> String {
+    let separator = if disk.ends_with(|last: char| last.is_ascii_digit()) { "p" } else { "" };
+    format!("{disk}{separator}{number}")
+}
+
 /// The signed index of the bundle, as it was signed.
 pub const INDEX: &str = "/var/lib/cofferdam/bundle/index.json";
 /// Its signature.

@@ -9,6 +9,7 @@ pub mod facts;
 pub mod headless;
 pub mod host;
 pub mod layout;
+pub mod live;
 pub mod network;
 pub mod plan;
 pub mod prepare;

@@ -19,7 +19,8 @@ use crate::engine::journal::Journal;
 use crate::facts::{Facts, Questions};
 use crate::host::Host;
 use crate::layout;
-use crate::plan::{self, Machine, Plan};
+use crate::live;
+use crate::plan::{self, Machine, Plan, SystemImage};
 use crate::step::State;
 
 /// Exit codes of [`Refusal`].
@@ -137,14 +138,27 @@ pub fn judge(host: &dyn Host, config: &InstallConfig, signed: &Signed, facts: &F
     let report = check::run(config, facts, Some(&signed.index));
     let plan = refuse_findings(&report)
         .and_then(|()| refuse_certificate(host, config))
-        .and_then(|()| compute(config, facts, signed));
+        .and_then(|()| compute(host, config, facts, signed));
     Prepared { report, plan }
 }
 
-fn compute(config: &InstallConfig, facts: &Facts, signed: &Signed) -> Result<Plan, Refusal> {
-    let machine = Machine::of(config, facts)
-        .and_then(|machine| plan::plan(config, &machine, &signed.index, &signed.digest, signed.bytes));
-    machine.map_err(|error| Refusal::new(code::CONFIG, &error, error.hint()))
+fn compute(host: &dyn Host, config: &InstallConfig, facts: &Facts, signed: &Signed) -> Result<Plan, Refusal> {
+    let system = system(host)?;
+    let plan = Machine::of(config, facts).and_then(|machine| {
+        let machine = Machine { system, ..machine };
+        plan::plan(config, &machine, &signed.index, &signed.digest, signed.bytes)
+    });
+    plan.map_err(|error| Refusal::new(code::CONFIG, &error, error.hint()))
+}
+
+/// The operating system that goes onto the disk: that of the medium, verified, when this is its live system.
+fn system(host: &dyn Host) -> Result<Option<SystemImage>, Refusal> {
+    if !live::is_live(host).map_err(Refusal::unexpected)? {
+        return Ok(None);
+    }
+    let refused = |error: live::LiveError| Refusal::new(code::BUNDLE, &error, error.hint());
+    live::medium::mount(host, &mut |_| ()).map_err(refused)?;
+    live::medium::verified(host).map(Some).map_err(refused)
 }
 
 /// A host has one site, and one installation at a time.

@@ -20,7 +20,7 @@ use installer::engine::journal::Journal;
 use installer::engine::question::{Answer, Answers, Question, Unattended};
 use installer::engine::{Engine, EngineError, Stop};
 use installer::layout;
-use installer::plan::{self, Disk, Machine, Plan};
+use installer::plan::{self, BootFile, Disk, Machine, Plan, SystemImage};
 use serde_json::{Value, json};
 use simulated::small_bundle::small_bundle;
 use simulated::{Crash, Medium, SimulatedHost, State, VOLUME};
@@ -32,6 +32,8 @@ enum Storage {
     Escrowed,
     /// By the screen alone.
     Shown,
+    /// As an escrow; the machine is bare and has booted the medium.
+    Appliance,
 }
 
 /// Somebody who writes every key down and types the two groups back; the machine may crash while they write.
@@ -70,6 +72,7 @@ impl Answers for Person<'_> {
 
 /// All that an installation begins with.
 struct Site {
+    storage: Storage,
     config: InstallConfig,
     plan: Plan,
     index: Index,
@@ -84,7 +87,7 @@ impl Site {
         let encryption = &mut answers["storage"]["encryption"];
         encryption["tpm2"] = json!("require");
         match storage {
-            Storage::Escrowed => {
+            Storage::Escrowed | Storage::Appliance => {
                 encryption["escrow-recipients"] = json!([identity.recipient().to_string()]);
                 encryption["escrow-directory"] = json!("/media/escrow");
             }
@@ -104,18 +107,38 @@ impl Site {
         let config = config::parse(&serde_yaml::to_string(&answers).unwrap()).unwrap();
         let (index, blobs) = small_bundle();
         let bytes = serde_json::to_vec(&index).unwrap();
-        let plan = plan::plan(&config, &machine(), &index, &Digest::sha256_of(&bytes).to_string(), 1 << 20).unwrap();
+        let plan =
+            plan::plan(&config, &machine(storage), &index, &Digest::sha256_of(&bytes).to_string(), 1 << 20).unwrap();
         let medium = Medium {
             index: bytes,
             name: format!("{}-{}", index.name, index.version),
             blobs,
             images: index.images.iter().map(|image| image.reference.to_string()).collect(),
         };
-        Self { config, plan, index, medium, identity }
+        Self { storage, config, plan, index, medium, identity }
     }
 
     fn host(&self) -> SimulatedHost {
-        SimulatedHost::new(self.medium.clone())
+        if self.storage != Storage::Appliance {
+            return SimulatedHost::new(self.medium.clone());
+        }
+        let answers = vec![
+            (layout::CONFIG.to_owned(), self.config.to_yaml().unwrap().into_bytes()),
+            (layout::PLAN.to_owned(), serde_json::to_vec(&self.plan).unwrap()),
+            (format!("{}/1.pub", layout::TRUST), b"untrusted comment: test\nRW\n".to_vec()),
+        ];
+        let boot = BOOT_FILES.iter().map(|(from, _)| ((*from).to_owned(), from.as_bytes().to_vec())).collect();
+        SimulatedHost::live(self.medium.clone(), answers, boot)
+    }
+
+    /// Runs the plan to its end, through the restarts that are part of it.
+    fn run_all(&self, host: &SimulatedHost, events: &mut String) -> Result<(), EngineError> {
+        loop {
+            match self.run(host, events) {
+                Err(_) if host.has_restarted() => {}
+                ended => return ended,
+            }
+        }
     }
 
     /// With nobody there unless the key has to be shown.
@@ -148,7 +171,29 @@ impl Site {
     }
 }
 
-fn machine() -> Machine {
+/// Places on the medium's and on the disk's boot partition; each file's content is its first place.
+const BOOT_FILES: [(&str, &str); 3] = [
+    ("EFI/Linux/cofferdam_1.efi", "EFI/Linux/cofferdam_1+3.efi"),
+    ("loader/loader.conf", "loader/loader.conf"),
+    ("EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/BOOTX64.EFI"),
+];
+
+fn system() -> SystemImage {
+    let file = |(from, to): &(&str, &str)| BootFile {
+        from: (*from).to_owned(),
+        to: (*to).to_owned(),
+        digest: Digest::sha256_of(from.as_bytes()),
+    };
+    SystemImage {
+        version: "1".to_owned(),
+        root_hash: "0123456789abcdef".repeat(4),
+        root_bytes: 200 << 20,
+        verity_bytes: 2 << 20,
+        boot: BOOT_FILES.iter().map(file).collect(),
+    }
+}
+
+fn machine(storage: Storage) -> Machine {
     let disk = Disk {
         path: "/dev/sdb".to_owned(),
         serial: "S6CTNX0T512345".to_owned(),
@@ -156,7 +201,8 @@ fn machine() -> Machine {
         size: 960_000_000_000,
         contents: Vec::new(),
     };
-    Machine { disk: Some(disk), tpm2: true, slowness: 4.0 }
+    let system = (storage == Storage::Appliance).then(system);
+    Machine { disk: Some(disk), tpm2: true, slowness: 4.0, secure_boot: false, system }
 }
 
 /// Files whose content is random, made of random keys, or tells the time: their structure is looked at instead.
@@ -179,6 +225,9 @@ fn final_state(state: &State) -> BTreeMap<String, String> {
         if path.starts_with("/run/") || path == "/run" {
             continue;
         }
+        // The volume of an appliance is seen at these places.
+        let seen = path.replace(&format!("{VOLUME}/lib/overlay/etc"), "/etc").replace(VOLUME, "/var");
+        let path = if state.appliance.is_some() { &seen } else { path };
         let content = match &node.content {
             None => "directory".to_owned(),
             Some(_) if is_made_anew(path) => "made anew".to_owned(),
@@ -198,6 +247,8 @@ fn final_state(state: &State) -> BTreeMap<String, String> {
     }
     let luks = state.luks.as_ref().map(|luks| luks.metadata().to_string());
     all.insert("LUKS header".to_owned(), format!("{luks:?} open {}", state.open));
+    let slots = state.appliance.as_ref().map(|appliance| &appliance.slots);
+    all.insert("slots".to_owned(), format!("{slots:?}"));
     all.insert("mounts".to_owned(), format!("{:?}", state.mounts));
     all.insert("units".to_owned(), format!("enabled {:?} active {:?}", state.enabled, state.active));
     all.insert("users".to_owned(), format!("{:?}", state.users));
@@ -239,7 +290,12 @@ fn check_structure(site: &Site, host: &SimulatedHost) {
         let sealed = state.get(&format!("{place}/{name}")).unwrap_or_else(|| panic!("{place}/{name}"));
         EscrowBundle::open(sealed.content.as_ref().unwrap(), &site.identity).unwrap()
     };
-    for place in [layout::ESCROW, "/media/escrow/rack7"] {
+    // What the live system wrote to another medium is not in the machine any more.
+    let places: &[&str] = match site.storage {
+        Storage::Appliance => &[layout::ESCROW],
+        _ => &[layout::ESCROW, "/media/escrow/rack7"],
+    };
+    for place in places {
         let disk = open("disk.age", place);
         let key = disk.items.iter().find(|item| item.kind == EscrowKind::RecoveryKey).unwrap();
         assert_eq!(key.data.as_slice(), luks.key, "the escrowed key opens the volume");
@@ -251,7 +307,14 @@ fn check_structure(site: &Site, host: &SimulatedHost) {
         }
         assert_eq!(keys.items.iter().filter(|item| item.kind == EscrowKind::PackSecret).count(), 5);
     }
-    assert_eq!(state.mounts[layout::DATA], VOLUME);
+    if site.storage == Storage::Appliance {
+        let escrow = |path: String| state.get(&path).unwrap().content.clone();
+        let on_disk = escrow(format!("{}/cofferdam/escrow/disk.age", simulated::appliance::BOOT));
+        assert_eq!(on_disk, escrow(format!("{}/disk.age", layout::ESCROW)), "the escrow on the boot partition");
+        assert_eq!(state.mounts["/var"], VOLUME);
+    } else {
+        assert_eq!(state.mounts[layout::DATA], VOLUME);
+    }
 }
 
 /// The lines that differ.
@@ -270,7 +333,7 @@ fn every_crash_point(storage: Storage) {
 fn every_crash_point_until(storage: Storage, last: usize) {
     let site = Site::new(storage);
     let host = site.host();
-    site.run(&host, &mut String::new()).unwrap();
+    site.run_all(&host, &mut String::new()).unwrap();
     check_structure(&site, &host);
     let (expected, effects) = (final_state(&host.state.borrow()), host.state.borrow().effects.min(last));
 
@@ -280,12 +343,12 @@ fn every_crash_point_until(storage: Storage, last: usize) {
             let host = site.host();
             host.crash_at(effect, crash);
             let mut events = String::new();
-            site.run(&host, &mut events).expect_err("the host lost power");
+            site.run_all(&host, &mut events).expect_err("the host lost power");
             let last = host.state.borrow().commands.last().cloned().unwrap_or_default();
             let step = events.lines().rev().find(|line| line.contains("step-started")).unwrap_or_default().to_owned();
             let place = format!("{crash:?} at effect {effect} of {effects}, {step}, last command `{last}`");
             host.come_back();
-            if let Err(error) = site.run(&host, &mut events) {
+            if let Err(error) = site.run_all(&host, &mut events) {
                 problems.push(format!("{place}: {error}"));
                 continue;
             }
@@ -313,12 +376,17 @@ fn every_crash_point_of_a_plain_install_ends_in_the_same_state() {
 }
 
 #[test]
+fn every_crash_point_of_an_appliance_ends_in_the_same_state() {
+    every_crash_point(Storage::Appliance);
+}
+
+#[test]
 fn the_same_answers_give_the_same_plan() {
-    for storage in [Storage::Escrowed, Storage::Plain, Storage::Shown] {
+    for storage in [Storage::Escrowed, Storage::Plain, Storage::Shown, Storage::Appliance] {
         let site = Site::new(storage);
         let again = config::parse(&site.config.to_yaml().unwrap()).unwrap();
         let (index, _) = small_bundle();
-        let plan = plan::plan(&again, &machine(), &index, &site.plan.index, 1 << 20).unwrap();
+        let plan = plan::plan(&again, &machine(storage), &index, &site.plan.index, 1 << 20).unwrap();
         assert_eq!(serde_json::to_vec(&plan).unwrap(), serde_json::to_vec(&site.plan).unwrap());
         let stored: Plan = serde_json::from_slice(&serde_json::to_vec(&plan).unwrap()).unwrap();
         assert_eq!(stored, site.plan);

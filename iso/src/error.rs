@@ -23,6 +23,24 @@ pub enum Error {
         /// What is wrong with it.
         source: bundle::Error,
     },
+    /// A signing key or a public key cannot be used.
+    #[error("the key {path} cannot be used: {source}")]
+    Key {
+        /// The key.
+        path: Utf8PathBuf,
+        /// Why not.
+        source: bundle::Error,
+    },
+    /// A tool that images are built with failed or is missing.
+    #[error("{program}: {why}")]
+    Tool {
+        /// Which one.
+        program: String,
+        /// Its last lines, or why it did not start.
+        why: String,
+        /// Whether it is not installed.
+        is_missing: bool,
+    },
     /// xorriso failed or is missing.
     #[error("xorriso: {why}")]
     Xorriso {
@@ -92,25 +110,28 @@ impl Error {
     /// for all else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Options { .. } | Self::NoSuchFile { .. } => 2,
+            Self::Options { .. } | Self::Key { .. } | Self::NoSuchFile { .. } => 2,
             Self::Bundle { source, .. } => source.exit_code(),
             Self::NotAnImage { .. } | Self::Damaged { .. } | Self::NotAMedium { .. } | Self::Differs { .. } => 4,
-            Self::Xorriso { .. } | Self::Io { .. } => 1,
+            Self::Tool { .. } | Self::Xorriso { .. } | Self::Io { .. } => 1,
         }
     }
 
     /// What to do about it, for the line `hint: …`.
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Bundle { source, .. } => return source.hint(),
+            Self::Bundle { source, .. } | Self::Key { source, .. } => return source.hint(),
             Self::Xorriso { is_missing: true, .. } => "install it: apt-get install --no-install-recommends xorriso",
+            Self::Tool { is_missing: true, .. } => {
+                "install what builds images: apt-get install --no-install-recommends mmdebstrap mtools xorriso util-linux"
+            }
             Self::NotAnImage { .. } => "is the copy complete, and the file an .iso?",
             Self::Damaged { .. } | Self::Differs { .. } => {
                 "copy the medium again from where it was made, and check it there with: cofferdam iso inspect"
             }
             Self::NotAMedium { .. } => "a medium is made with: cofferdam iso build",
             Self::NoSuchFile { .. } => "cofferdam iso inspect lists what is there",
-            Self::Options { .. } | Self::Xorriso { .. } | Self::Io { .. } => return None,
+            Self::Options { .. } | Self::Tool { .. } | Self::Xorriso { .. } | Self::Io { .. } => return None,
         })
     }
 

@@ -9,10 +9,13 @@
 //!
 //! Called by `cofferdam iso build` and `inspect`, and by the whole-product tests.
 
+pub mod appliance;
 mod error;
 pub mod manifest;
 pub mod medium;
 pub mod read;
+pub mod system;
+mod tool;
 mod xorriso;
 
 pub use error::Error;

@@ -59,10 +59,13 @@ impl Manifest {
         if let Some(name) = manifest.files.keys().find(|name| !is_plain_name(name) || *name == MANIFEST) {
             return Err(format!("{name:?} cannot be a file of a medium"));
         }
-        if manifest.bundle.is_empty() {
+        // A boot medium may go without a bundle, which another medium brings.
+        let is_system = manifest.files.contains_key(crate::appliance::manifest::SYSTEM);
+        if manifest.bundle.is_empty() && !is_system {
             return Err("it lists no bundle".to_owned());
         }
-        let must = manifest.bundle.iter().map(String::as_str).chain([TRUST_KEY]);
+        let key = (!manifest.bundle.is_empty()).then_some(TRUST_KEY);
+        let must = manifest.bundle.iter().map(String::as_str).chain(key);
         if let Some(name) = must.into_iter().find(|name| !manifest.files.contains_key(*name)) {
             return Err(format!("it has no size and digest of {name:?}"));
         }

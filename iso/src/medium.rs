@@ -95,7 +95,7 @@ pub fn build(options: &MediumOptions, progress: &mut dyn FnMut(u64)) -> Result<M
         done += bytes as u64;
         progress(done);
     };
-    verify_bundle(options, &mut count)?;
+    verify_bundle(&options.bundle, &options.trust_key, &mut count)?;
 
     let bundle_names = bundle_names(options.bundle.len());
     let mut sources: Vec<(String, &Utf8Path)> =
@@ -125,7 +125,7 @@ pub fn build(options: &MediumOptions, progress: &mut dyn FnMut(u64)) -> Result<M
     let grafts = sources
         .iter()
         .map(|(name, source)| Graft { to: format!("/{}/{name}", manifest::FOLDER), from: source.to_path_buf() });
-    xorriso::write(&image, options.label.as_str(), &grafts.collect::<Vec<_>>())?;
+    xorriso::write(&image, options.label.as_str(), &grafts.collect::<Vec<_>>(), None)?;
 
     let report = inspect_with(&image, &mut count)?;
     let written = File::open(&image).map_err(Error::io(format!("open {image}")))?;
@@ -136,19 +136,23 @@ pub fn build(options: &MediumOptions, progress: &mut dyn FnMut(u64)) -> Result<M
     Ok(report)
 }
 
-fn bundle_names(parts: usize) -> Vec<String> {
+pub(crate) fn bundle_names(parts: usize) -> Vec<String> {
     if parts == 1 {
         return vec![manifest::BUNDLE.to_owned()];
     }
     (1..=parts).map(|part| format!("{}.part{part:03}", manifest::BUNDLE)).collect()
 }
 
-fn verify_bundle(options: &MediumOptions, count: &mut dyn FnMut(usize)) -> Result<(), Error> {
-    let first = options.bundle.first().ok_or_else(|| Error::Options { why: "no bundle was named".to_owned() })?;
+pub(crate) fn verify_bundle(
+    bundle: &[Utf8PathBuf],
+    trust_key: &Utf8Path,
+    count: &mut dyn FnMut(usize),
+) -> Result<(), Error> {
+    let first = bundle.first().ok_or_else(|| Error::Options { why: "no bundle was named".to_owned() })?;
     let bad = |source| Error::Bundle { path: first.clone(), source };
-    let trust = TrustedKeys::load(&[&options.trust_key]).map_err(bad)?;
+    let trust = TrustedKeys::load(&[trust_key]).map_err(bad)?;
     let mut stream: Box<dyn Read + '_> = Box::new(std::io::empty());
-    for part in &options.bundle {
+    for part in bundle {
         let file = File::open(part).map_err(Error::io(format!("open {part}")))?;
         stream = Box::new(stream.chain(file));
     }
@@ -170,7 +174,11 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-fn digest(mut file: impl Read, algorithm: Algorithm, count: &mut dyn FnMut(usize)) -> std::io::Result<ManifestFile> {
+pub(crate) fn digest(
+    mut file: impl Read,
+    algorithm: Algorithm,
+    count: &mut dyn FnMut(usize),
+) -> std::io::Result<ManifestFile> {
     let mut hasher = Hasher::new(algorithm);
     let mut buffer = vec![0; BUFFER];
     let mut size = 0;
@@ -195,7 +203,24 @@ pub fn inspect(path: &Utf8Path) -> Result<MediumReport, Error> {
 
 fn inspect_with(path: &Utf8Path, count: &mut dyn FnMut(usize)) -> Result<MediumReport, Error> {
     let image = Image::open(path)?;
-    let manifest = read_manifest(&image)?;
+    let (manifest, problems, others) = compare_with(&image, count)?;
+    if !problems.is_empty() {
+        return Err(Error::Differs { path: path.to_owned(), problems });
+    }
+    let bundle_signed_by = signer(&image, &manifest)?;
+    Ok(MediumReport { label: image.label().to_owned(), size: image.size(), manifest, bundle_signed_by, others })
+}
+
+/// Compares each file in `cofferdam/` with the manifest; gives what differs.
+pub(crate) fn compare(image: &Image) -> Result<(Manifest, Vec<String>), Error> {
+    compare_with(image, &mut |_| ()).map(|(manifest, problems, _)| (manifest, problems))
+}
+
+type Compared = (Manifest, Vec<String>, Vec<String>);
+
+fn compare_with(image: &Image, count: &mut dyn FnMut(usize)) -> Result<Compared, Error> {
+    let path = image.path();
+    let manifest = read_manifest(image)?;
     let folder = format!("{}/", manifest::FOLDER);
     let mut problems = Vec::new();
     let mut others = Vec::new();
@@ -229,11 +254,7 @@ fn inspect_with(path: &Utf8Path, count: &mut dyn FnMut(usize)) -> Result<MediumR
     }
     let missing = manifest.files.keys().filter(|name| !found.contains(name.as_str()));
     problems.extend(missing.map(|name| format!("{folder}{name}: is missing")));
-    if !problems.is_empty() {
-        return Err(Error::Differs { path: path.to_owned(), problems });
-    }
-    let bundle_signed_by = signer(&image, &manifest)?;
-    Ok(MediumReport { label: image.label().to_owned(), size: image.size(), manifest, bundle_signed_by, others })
+    Ok((manifest, problems, others))
 }
 
 fn read_manifest(image: &Image) -> Result<Manifest, Error> {

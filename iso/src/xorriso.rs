@@ -20,9 +20,21 @@ pub(crate) struct Graft {
     pub(crate) from: Utf8PathBuf,
 }
 
+/// What makes an image boot, by UEFI; a BIOS is told so.
+pub(crate) struct Boot<'a> {
+    /// GUID of the partition table; those of the partitions are derived from it.
+    pub(crate) disk: &'a str,
+    /// Code of the master boot record.
+    pub(crate) record: &'a Utf8Path,
+    /// The same for an optical disc: a file of the image, without a slash in front.
+    pub(crate) bios: &'a str,
+    /// Boot partition, root, verity tree: paths or interval readers.
+    pub(crate) partitions: &'a [String; 3],
+}
+
 /// Writes an image: ISO 9660 level 3 (files over 4 GiB in several extents) with Rock Ridge (names as they are).
 /// The same files and label give the same bytes.
-pub(crate) fn write(output: &Utf8Path, label: &str, grafts: &[Graft]) -> Result<(), Error> {
+pub(crate) fn write(output: &Utf8Path, label: &str, grafts: &[Graft], boot: Option<&Boot>) -> Result<(), Error> {
     let mut command = Command::new("xorriso");
     // Without this it would read a configuration of the user.
     command.arg("-no_rc").args(["-as", "mkisofs", "-quiet"]);
@@ -30,6 +42,26 @@ pub(crate) fn write(output: &Utf8Path, label: &str, grafts: &[Graft]) -> Result<
     command.args(["-r", "-file-mode", "0444", "-dir-mode", "0555"]);
     command.args(["-iso-level", "3", "-no-pad", "-V", label, "-A", "COFFERDAM", "-volset", label]);
     command.arg(format!("--modification-date={DATE}")).args(["--set_all_file_dates", DATE]);
+    if let Some(boot) = boot {
+        let [esp, root, verity] = boot.partitions;
+        // Type of the boot partition by its MBR number; the others are "Linux filesystem data", which nothing mounts by itself.
+        let data = "0fc63daf-8483-4772-8e79-3d69d8477de4";
+        command.args(["-partition_offset", "16", "--protective-msdos-label", "-G", boot.record.as_str()]);
+        command.args(["--gpt_disk_guid", boot.disk, "-append_partition", "2", "0xef", esp]);
+        command.args([
+            "-append_partition",
+            "3",
+            data,
+            root,
+            "-append_partition",
+            "4",
+            data,
+            verity,
+            "-appended_part_as_gpt",
+        ]);
+        command.args(["-b", boot.bios, "-no-emul-boot", "-boot-load-size", "4", "-eltorito-alt-boot"]);
+        command.args(["-e", "--interval:appended_partition_2:all::", "-no-emul-boot"]);
+    }
     command.args(["-o", output.as_str(), "-graft-points"]);
     command.args(grafts.iter().map(|graft| format!("{}={}", escaped(&graft.to), escaped(graft.from.as_str()))));
     let result = command

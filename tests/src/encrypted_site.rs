@@ -136,7 +136,7 @@ fn answers(recovery_key: &str) -> String {
 }
 
 /// Makes an age identity with `age-keygen`; gives its recipient.
-fn make_identity(path: &Utf8Path) -> Result<String> {
+pub(crate) fn make_identity(path: &Utf8Path) -> Result<String> {
     piped("age-keygen", &["-o", path.as_str()], b"")?;
     let recipient = piped("age-keygen", &["-y", path.as_str()], b"")?;
     Ok(String::from_utf8(recipient)?.trim().to_owned())
@@ -164,7 +164,7 @@ fn make_medium(sample: &Sample, folder: &Utf8Path) -> Result<Utf8PathBuf> {
 }
 
 /// Runs a program of this machine, which must succeed, with `input` as its standard input; gives its standard output.
-fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn piped(program: &str, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())

@@ -6,6 +6,7 @@ use std::io::Read;
 use airgap_registry::store::{GcOptions, RepairSource};
 use airgap_registry::{Error, Store};
 use bundle::create::{BundleDefinition, CreateOptions, CreateReport, RegistryOptions, create};
+use bundle::delta::Base;
 use bundle::keys::{SigningKey, TrustedKeys, keygen};
 use bundle::load::{BlobWriter, LoadOptions, LoadReport, Sink, load};
 use bundle::oci::Digest;
@@ -85,6 +86,7 @@ packs:
         output: bench.path("pulled.tar.zst"),
         signing_key: SigningKey::load(&keys.secret, None).unwrap(),
         registries,
+        base: Base::default(),
     };
     create(&BundleDefinition::read(&definition).unwrap(), &options, &mut |_| ()).unwrap()
 }

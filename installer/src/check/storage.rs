@@ -132,6 +132,8 @@ fn sizes(config: &InstallConfig, facts: &Facts, index: Option<&Index>, disk: Opt
     let mut demands = Vec::new();
     let mut unknown = Vec::new();
     let mut on = |path: &str, need, has_etcd| match space(path) {
+        // The root of an appliance is read-only: what is written goes to the data volume.
+        Probed::Known(Space { kind, .. }) if kind == "squashfs" => {}
         Probed::Known(Space { mount, size_bytes, available_bytes, .. }) => {
             demands.push(Demand { place: mount, size: size_bytes, usable: available_bytes, need, has_etcd });
         }

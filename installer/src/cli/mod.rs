@@ -10,6 +10,7 @@ mod console;
 mod install;
 mod interactive;
 mod iso;
+mod medium;
 mod registry;
 mod resume;
 mod status;
@@ -55,7 +56,7 @@ enum Command {
     /// Keys and certificates
     #[command(subcommand)]
     Certs(certs::Certs),
-    /// The medium that carries a bundle
+    /// The medium that a bare server boots, and the one that only carries a bundle
     #[command(subcommand)]
     Iso(iso::Iso),
     /// Offline upgrades of an installed site
@@ -64,6 +65,9 @@ enum Command {
     /// Who did what to this site
     #[command(subcommand)]
     Audit(upgrade::Audit),
+    /// What the live system of a boot medium does before an installation
+    #[command(subcommand, hide = true)]
+    Medium(medium::Medium),
     /// The installed site at a glance
     Status(status::Status),
     /// Print the version
@@ -136,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Iso(command) => command.run(),
         Command::Upgrade(command) => command.run(),
         Command::Audit(command) => command.run(),
+        Command::Medium(command) => command.run(),
         Command::Status(arguments) => arguments.run(),
         Command::Version => print(concat!("cofferdam ", env!("CARGO_PKG_VERSION"), "\n")),
         Command::Completions { shell } => {

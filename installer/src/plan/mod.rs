@@ -3,6 +3,7 @@
 //! Invariant: [`plan`] is pure. The same configuration, machine and index give the same plan, byte for byte, whoever
 //! asked for it. A plan holds no secret; it is shown before anything is done, stored on the host and run by `engine/`.
 
+mod appliance;
 mod kubernetes;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use camino::Utf8PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use appliance::{BootFile, Partition, SystemImage};
 pub(crate) use kubernetes::{Kubernetes, bracketed, minor as kubernetes_minor};
 
 use crate::config::{Certificates, Encryption, InstallConfig, KeyDerivation, Tpm2};
@@ -33,6 +35,12 @@ pub struct Machine {
     pub tpm2: bool,
     /// How many times slower than a normal server, at least 1: time limits are scaled by it.
     pub slowness: f64,
+    /// Secure Boot is on.
+    #[serde(default)]
+    pub secure_boot: bool,
+    /// The operating system that comes onto the disk; `None` on a host that has one.
+    #[serde(default)]
+    pub system: Option<SystemImage>,
 }
 
 impl Machine {
@@ -56,7 +64,13 @@ impl Machine {
                 })
             }
         };
-        Ok(Self { disk, tpm2: facts.machine.tpm2.is_usable(), slowness: facts.slowness })
+        Ok(Self {
+            disk,
+            tpm2: facts.machine.tpm2.is_usable(),
+            slowness: facts.slowness,
+            secure_boot: facts.machine.firmware.secure_boot.known() == Some(&true),
+            system: None,
+        })
     }
 }
 
@@ -139,8 +153,12 @@ pub enum Action {
         disk: Disk,
         /// Enrol the TPM.
         tpm2: bool,
-        /// PCRs the TPM's key is bound to.
+        /// PCRs the TPM's key is bound to, as they are now.
         pcrs: Vec<u8>,
+        /// PCRs that must have a value which is signed with the key of the system's image. Not empty: the volume is that
+        /// of an appliance, and one that an interrupted run has made is kept when the TPM opens it.
+        #[serde(default)]
+        signed_pcrs: Vec<u8>,
         /// argon2id cost of the recovery key's slot.
         key_derivation: KeyDerivation,
         /// age recipients.
@@ -151,6 +169,49 @@ pub enum Action {
         /// The recovery key is shown on the console, and two groups of it are typed back.
         #[serde(default)]
         show_recovery_key: bool,
+    },
+    /// Makes the partitions of an appliance's disk.
+    PartitionDisk {
+        /// Erased.
+        disk: Disk,
+        /// In this order, numbered from 1.
+        partitions: Vec<Partition>,
+    },
+    /// Copies the root and its verity tree from the medium to a slot, and verifies the copy.
+    WriteSystem {
+        /// Partition of the root.
+        root: String,
+        /// Partition of the verity tree.
+        verity: String,
+        /// Bytes of the root.
+        root_bytes: u64,
+        /// Bytes of the verity tree.
+        verity_bytes: u64,
+        /// What the copy must hash to.
+        root_hash: String,
+    },
+    /// Mounts the data volume of the disk in the live system; what is kept of this installation moves there.
+    MountTarget {
+        /// Partition of the data volume.
+        device: String,
+    },
+    /// Fills the boot partition, the loader last: before this step the disk does not boot.
+    InstallBoot {
+        /// The boot partition.
+        device: String,
+        /// In this order.
+        files: Vec<BootFile>,
+    },
+    /// Restarts from the disk, where the plan goes on.
+    Restart,
+    /// Gives the machine its name, and the site's names an address that needs no name server.
+    NameMachine {
+        /// Host name.
+        name: String,
+        /// The node's address.
+        address: IpAddr,
+        /// Names that resolve to it.
+        names: Vec<String>,
     },
     /// Mounts the data volume now and at each boot.
     MountData {
@@ -356,6 +417,9 @@ pub enum PlanError {
         /// What to do about it.
         hint: &'static str,
     },
+    /// An appliance without encryption was asked for.
+    #[error("storage.encryption.mode: none, but an appliance encrypts all that changes")]
+    Plaintext,
     /// Encryption with a TPM was asked for.
     #[error("storage.encryption.tpm2: require, but this machine has no usable TPM 2.0")]
     NoTpm,
@@ -371,6 +435,7 @@ impl PlanError {
             Self::Version { .. } => "Kubernetes 1.20 to 1.35 are known",
             Self::UnknownPack { .. } => "`cofferdam bundle inspect` lists the packs of a bundle",
             Self::Disk { hint, .. } => hint,
+            Self::Plaintext => "choose `mode: luks2` with escrow-recipients",
             Self::NoTpm => "switch the TPM on in the firmware's setup, or choose `tpm2: auto`",
         }
     }
@@ -409,6 +474,11 @@ pub fn plan(
     let kubernetes = kubernetes::Kubernetes::of(index)?;
     let packs = chosen_packs(config, index)?;
 
+    // The live system of a medium has the program and the user that a host gets by host.prepare.
+    if machine.system.is_some() {
+        verify(config, bundle_bytes, &mut steps);
+    }
+    let appliance = appliance::prepare(config, machine, &mut steps)?;
     steps.add(
         "host.prepare",
         "Prepare the host",
@@ -431,32 +501,11 @@ pub fn plan(
             .to_vec(),
         },
     );
-    steps.add(
-        "bundle.verify",
-        "Verify the whole bundle before anything is erased",
-        2 + weight_of(bundle_bytes),
-        0,
-        Action::VerifyBundle { path: config.bundle.path.clone(), bytes: bundle_bytes },
-    );
-    let (destroys, escrow) = data_volume(config, machine, &mut steps)?;
-    if let Some(administrator) = &config.administrator {
-        let title = format!("Make the administrator account {}", administrator.name);
-        let action = Action::MakeAdministrator {
-            name: administrator.name.clone(),
-            password: administrator.password_hash.is_some(),
-            ssh_keys: administrator.ssh_keys.clone(),
-        };
-        steps.add("admin.account", &title, 1, 60, action);
+    if machine.system.is_none() {
+        verify(config, bundle_bytes, &mut steps);
     }
-    steps.add("data.bind", "Bind the state folders to the data volume", 1, 60, Action::BindState);
-    steps.add("certificates.issue", "Make keys and certificates", 2, 120, certificates(config));
-    steps.add(
-        "bundle.load",
-        "Load the bundle into the registry's store",
-        10 + weight_of(bundle_bytes),
-        0,
-        Action::LoadBundle { path: config.bundle.path.clone(), bytes: bundle_bytes },
-    );
+    let load = Action::LoadBundle { path: config.bundle.path.clone(), bytes: bundle_bytes };
+    let (destroys, escrow) = data_and_bundle(config, machine, &load, appliance, &mut steps)?;
     steps.add("registry.start", "Start the registry", 2, 60, Action::StartRegistry { address: config.node.address });
     for pack in &packs {
         if pack.files.iter().any(|file| !file.install.is_empty()) {
@@ -542,6 +591,56 @@ impl Steps {
     }
 }
 
+/// All of the bundle is read before a disk is erased.
+fn verify(config: &InstallConfig, bytes: u64, steps: &mut Steps) {
+    let action = Action::VerifyBundle { path: config.bundle.path.clone(), bytes };
+    steps.add("bundle.verify", "Verify the whole bundle before anything is erased", 2 + weight_of(bytes), 0, action);
+}
+
+/// The volume, what is bound to it, the keys and the bundle. An appliance loads the bundle while its medium is there, and
+/// makes the rest after the restart.
+fn data_and_bundle(
+    config: &InstallConfig,
+    machine: &Machine,
+    load: &Action,
+    appliance: Option<Prepared>,
+    steps: &mut Steps,
+) -> Result<Prepared, PlanError> {
+    let weight = match load {
+        Action::LoadBundle { bytes, .. } => 10 + weight_of(*bytes),
+        _ => 10,
+    };
+    let add_load = |steps: &mut Steps| {
+        steps.add("bundle.load", "Load the bundle into the registry's store", weight, 0, load.clone());
+    };
+    let is_appliance = appliance.is_some();
+    let prepared = if let Some(prepared) = appliance {
+        let volume = Volume::Directory;
+        let title = "Make the data directory on the encrypted volume";
+        steps.add("data.mount", title, 1, 60, Action::MountData { volume });
+        add_load(steps);
+        appliance::finish(config, machine, steps);
+        prepared
+    } else {
+        data_volume(config, machine, steps)?
+    };
+    if let Some(administrator) = &config.administrator {
+        let title = format!("Make the administrator account {}", administrator.name);
+        let action = Action::MakeAdministrator {
+            name: administrator.name.clone(),
+            password: administrator.password_hash.is_some(),
+            ssh_keys: administrator.ssh_keys.clone(),
+        };
+        steps.add("admin.account", &title, 1, 60, action);
+    }
+    steps.add("data.bind", "Bind the state folders to the data volume", 1, 60, Action::BindState);
+    steps.add("certificates.issue", "Make keys and certificates", 2, 120, certificates(config));
+    if !is_appliance {
+        add_load(steps);
+    }
+    Ok(prepared)
+}
+
 /// One second for each 100 MB.
 pub(crate) fn weight_of(bytes: u64) -> u32 {
     u32::try_from(bytes / 100_000_000).unwrap_or(u32::MAX)
@@ -549,7 +648,10 @@ pub(crate) fn weight_of(bytes: u64) -> u32 {
 
 type Escrow = (Vec<String>, Option<Utf8PathBuf>);
 
-fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> Result<(Vec<Disk>, Escrow), PlanError> {
+/// What is erased, and where the escrow goes.
+type Prepared = (Vec<Disk>, Escrow);
+
+fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> Result<Prepared, PlanError> {
     match &config.storage.encryption {
         Encryption::Luks2 {
             tpm2,
@@ -579,6 +681,7 @@ fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> 
                     tpm2,
                     // A host that we did not build: literal PCR 7 only (docs/architecture.md, "Disk encryption").
                     pcrs: if tpm2 { vec![7] } else { Vec::new() },
+                    signed_pcrs: Vec::new(),
                     key_derivation: *key_derivation,
                     escrow_recipients: escrow_recipients.clone(),
                     escrow_directory: escrow_directory.clone(),

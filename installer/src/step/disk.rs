@@ -23,15 +23,47 @@ const KEY_BITS: u32 = 512;
 const KEY_SLOTS_AREA: &str = "2m";
 /// In sectors of 512 bytes: 16 MiB, where cryptsetup puts the data by itself.
 const DATA_OFFSET: &str = "32768";
-const SYSTEMD_CRYPTSETUP: &str = "/lib/systemd/systemd-cryptsetup";
+pub(super) const SYSTEMD_CRYPTSETUP: &str = "/lib/systemd/systemd-cryptsetup";
 const HEADER_BACKUP: &str = "/run/cofferdam/luks-header";
 
+/// Public key of the signatures on PCR 11; systemd's stub leaves it there (systemd-stub(7)).
+const PCR_KEY: &str = "/run/systemd/tpm2-pcr-public-key.pem";
+
 pub(super) fn done(context: &Context, disk: &Disk) -> Result<bool, StepError> {
+    if is_appliance(context) {
+        if !context.is_live()? {
+            return Ok(true);
+        }
+        // Without its escrow in this system the volume would end as one that nobody can open.
+        let has_escrow =
+            !is_escrowed(context) || context.host.look(&Utf8Path::new(layout::ESCROW).join("disk.age"))?.is_some();
+        if !has_escrow || context.host.look(&Utf8Path::new("/dev/mapper").join(layout::VOLUME))?.is_none() {
+            return Ok(false);
+        }
+    }
+    is_proven(context, disk)
+}
+
+/// Whether the recovery key goes to an escrow; otherwise a person has written it down.
+pub(super) fn is_escrowed(context: &Context) -> bool {
+    context.plan.steps.iter().any(
+        |step| matches!(&step.action, Action::EncryptDisk { escrow_recipients, .. } if !escrow_recipients.is_empty()),
+    )
+}
+
+/// Whether the disk is one of an appliance, where the live system made all partitions.
+fn is_appliance(context: &Context) -> bool {
+    context.plan.steps.iter().any(|step| matches!(step.action, Action::PartitionDisk { .. }))
+}
+
+/// Whether the header carries our token, for this site and bundle.
+fn is_proven(context: &Context, disk: &Disk) -> Result<bool, StepError> {
     if !context.succeeds("cryptsetup", ["isLuks", "--type", "luks2", &disk.path])? {
         return Ok(false);
     }
     let metadata = metadata(context, &disk.path)?;
-    Ok(tokens(&metadata).any(|token| token["type"] == TOKEN && token["site"] == context.config.site.name.as_str()))
+    let is_ours = |token: &Value| token["type"] == TOKEN && token["site"] == context.config.site.name.as_str();
+    Ok(tokens(&metadata).any(is_ours))
 }
 
 pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepError> {
@@ -39,6 +71,7 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         disk,
         tpm2,
         pcrs,
+        signed_pcrs,
         key_derivation,
         escrow_recipients,
         escrow_directory,
@@ -48,6 +81,13 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         return Ok(());
     };
     let mut say = |text: &str| report(Progress::Note { text: text.to_owned() });
+    if is_appliance(context) {
+        if *tpm2 && keep(context, disk)? {
+            say("the volume of an interrupted installation is kept: the TPM opened it");
+            return Ok(());
+        }
+        super::target::release(context)?;
+    }
     close(context)?;
     let key = certs::RecoveryKey::generate()
         .map_err(|error| StepError::Certificates { what: "recovery key", reason: error.to_string() })?;
@@ -73,6 +113,7 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         let enrol = Command::new("systemd-cryptenroll")
             .args(["--unlock-key-file=/dev/stdin", "--tpm2-device=auto"])
             .arg(format!("--tpm2-pcrs={pcrs}"))
+            .args(signature_policy(signed_pcrs))
             .arg(&disk.path)
             .stdin(secret)
             .limit(context.limit());
@@ -118,6 +159,24 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         .limit(context.limit());
     context.host.must(&import)?;
     Ok(())
+}
+
+/// Opens the volume of an interrupted run with the TPM and mounts it; `false` when it is none, and then it is closed again.
+fn keep(context: &Context, disk: &Disk) -> Result<bool, StepError> {
+    if !is_proven(context, disk)? || super::target::mount(context, &disk.path).is_err() {
+        return Ok(false);
+    }
+    super::target::is_interrupted(context)
+}
+
+/// The TPM's key may be used while the PCRs have a value that the owner of the system's image has signed: so the next
+/// version opens the volume too.
+fn signature_policy(pcrs: &[u8]) -> Vec<String> {
+    if pcrs.is_empty() {
+        return Vec::new();
+    }
+    let list = pcrs.iter().map(u8::to_string).collect::<Vec<_>>().join("+");
+    vec![format!("--tpm2-public-key={PCR_KEY}"), format!("--tpm2-public-key-pcrs={list}")]
 }
 
 /// The key is shown and typed back in part. Before the token, so that a crash here means a new volume with a new key, and

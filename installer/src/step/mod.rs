@@ -4,6 +4,7 @@
 //! is done. Called by `engine/`.
 
 mod administrator;
+mod boot;
 mod bundle_load;
 mod certificates;
 mod cluster;
@@ -13,11 +14,15 @@ mod escrow;
 mod files;
 mod host;
 mod kubeadm;
+mod name;
 mod pack;
+mod partition;
 mod record;
 mod registry;
 mod rehearsal;
 mod runtime;
+mod system;
+mod target;
 
 use std::time::Duration;
 
@@ -166,6 +171,11 @@ impl<'a> Context<'a> {
             Action::PrepareHost { modules, sysctls } => host::done(self, modules, sysctls),
             Action::VerifyBundle { .. } => bundle_load::verified(self),
             Action::EncryptDisk { disk, .. } => disk::done(self, disk),
+            Action::PartitionDisk { disk, partitions } => partition::done(self, disk, partitions),
+            Action::WriteSystem { root, verity, root_hash, .. } => system::done(self, root, verity, root_hash),
+            Action::MountTarget { .. } => target::done(self),
+            Action::InstallBoot { .. } | Action::Restart => boot::done(self),
+            Action::NameMachine { name, address, names } => name::done(self, name, *address, names),
             Action::MountData { volume } => data::mounted(self, *volume),
             Action::BindState => data::bound(self),
             Action::IssueCertificates { .. } => certificates::done(self),
@@ -194,6 +204,12 @@ impl<'a> Context<'a> {
             Action::PrepareHost { modules, sysctls } => host::run(self, modules, sysctls),
             Action::VerifyBundle { path, bytes } => bundle_load::verify(self, path, *bytes, report),
             Action::EncryptDisk { .. } => disk::run(self, report),
+            Action::PartitionDisk { disk, partitions } => partition::run(self, disk, partitions),
+            Action::WriteSystem { .. } => system::run(self, report),
+            Action::MountTarget { device } => target::run(self, device),
+            Action::InstallBoot { device, files } => boot::run(self, device, files, report),
+            Action::Restart => boot::restart(self),
+            Action::NameMachine { name, address, names } => name::run(self, name, *address, names),
             Action::MountData { volume } => data::mount(self, *volume),
             Action::BindState => data::bind(self),
             Action::IssueCertificates { algorithm, server, names } => certificates::run(self, algorithm, server, names),
@@ -218,6 +234,11 @@ impl<'a> Context<'a> {
     /// The step's limit; a day for those that watch over their own progress.
     pub(crate) fn limit(&self) -> Duration {
         Duration::from_secs(if self.step.limit == 0 { 86_400 } else { self.step.limit })
+    }
+
+    /// Whether this is still the live system of a medium: what prepares the disk is done once the disk's own system runs.
+    fn is_live(&self) -> Result<bool, StepError> {
+        Ok(crate::live::is_live(self.host)?)
     }
 
     pub(crate) fn must<I: IntoIterator<Item = S>, S: Into<String>>(

@@ -43,6 +43,9 @@ impl SimulatedHost {
                 source: std::io::Error::from(std::io::ErrorKind::NotFound),
             });
         }
+        if let Some(done) = self.appliance_command(command, &arguments, input) {
+            return done;
+        }
         match program {
             "wipefs" => {
                 assert_eq!(arguments.last(), Some(&DISK), "{command}");
@@ -53,7 +56,7 @@ impl SimulatedHost {
             "cryptsetup" => self.cryptsetup(&arguments, input),
             "systemd-cryptenroll" => self.enrol(&arguments, input),
             "/lib/systemd/systemd-cryptsetup" => {
-                assert_eq!(arguments[..3], ["attach", layout::VOLUME, DISK]);
+                assert_eq!(arguments[..3], ["attach", layout::VOLUME, self.volume_device()]);
                 let opens = self.alive()?.luks.as_ref().is_some_and(Luks::opens_by_tpm);
                 if !opens || self.alive()?.open {
                     return Ok(bad("cannot attach"));
@@ -170,12 +173,16 @@ impl SimulatedHost {
         }
     }
 
+    fn volume_device(&self) -> &'static str {
+        if self.state.borrow().appliance.is_some() { super::appliance::DATA_PARTITION } else { DISK }
+    }
+
     fn cryptsetup(&self, arguments: &[&str], input: &[u8]) -> Done<Ended> {
         let luks = self.alive()?.luks.clone();
         match arguments[0] {
             "isLuks" => Ok(truth(luks.is_some())),
             "luksFormat" => {
-                assert!(arguments.contains(&"--key-file") && arguments.last() == Some(&DISK));
+                assert!(arguments.contains(&"--key-file") && arguments.last() == Some(&self.volume_device()));
                 assert!(!input.is_empty() && !self.alive()?.open);
                 self.effect(|state| {
                     state.serial += 1;
@@ -221,7 +228,13 @@ impl SimulatedHost {
 
     /// The slot first, then the token, as systemd does it.
     fn enrol(&self, arguments: &[&str], input: &[u8]) -> Done<Ended> {
-        assert!(arguments.contains(&"--tpm2-pcrs=7"), "{arguments:?}");
+        if self.state.borrow().appliance.is_some() {
+            let wanted =
+                ["--tpm2-pcrs=", "--tpm2-public-key-pcrs=11", "--tpm2-public-key=/run/systemd/tpm2-pcr-public-key.pem"];
+            assert!(wanted.iter().all(|word| arguments.contains(word)), "{arguments:?}");
+        } else {
+            assert!(arguments.contains(&"--tpm2-pcrs=7"), "{arguments:?}");
+        }
         if self.alive()?.luks.as_ref().is_none_or(|luks| luks.key != input) {
             return Ok(bad("wrong key"));
         }
@@ -329,7 +342,7 @@ impl SimulatedHost {
 }
 
 impl Luks {
-    fn opens_by_tpm(&self) -> bool {
+    pub fn opens_by_tpm(&self) -> bool {
         self.tpm_slot && self.tokens.iter().any(|token| token["type"] == "systemd-tpm2")
     }
 
@@ -350,8 +363,9 @@ impl Luks {
 
 impl State {
     pub(super) fn reload(&mut self) {
+        let folder = format!("{}/", self.place(UNITS));
         let units = self.nodes.iter().filter_map(|(path, node)| {
-            let name = path.strip_prefix(&format!("{UNITS}/"))?;
+            let name = path.strip_prefix(&folder)?;
             Some((name.to_owned(), String::from_utf8(node.content.clone()?).unwrap()))
         });
         self.loaded = units.collect();

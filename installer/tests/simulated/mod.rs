@@ -4,6 +4,7 @@
 //! real program. What outlives a crash is what outlives it on a real host: files on disk, not `/run`, not what runs.
 //! The data volume and bind mounts are modelled: what lies on a volume is not seen while it is not mounted.
 
+pub mod appliance;
 mod cluster;
 mod commands;
 #[allow(dead_code, reason = "for upgrades")]
@@ -94,6 +95,7 @@ pub struct State {
     pub encryption_made: usize,
     /// What does not work once the second release is there.
     pub fault: Option<&'static str>,
+    pub appliance: Option<appliance::Appliance>,
 }
 
 pub struct SimulatedHost {
@@ -165,7 +167,8 @@ impl SimulatedHost {
 
     pub fn alive(&self) -> Done<std::cell::Ref<'_, State>> {
         let state = self.state.borrow();
-        if state.dead { Err(HostError::PowerLost) } else { Ok(state) }
+        let is_off = state.appliance.as_ref().is_some_and(|appliance| appliance.is_off);
+        if state.dead || is_off { Err(HostError::PowerLost) } else { Ok(state) }
     }
 
     pub fn seen(&self, path: &str) -> Option<Vec<u8>> {
@@ -183,7 +186,7 @@ impl State {
         let mut path = path.trim_end_matches('/').to_owned();
         // The bind mounts lie on the volume, so they are followed first.
         let mut mounts: Vec<_> = self.mounts.iter().collect();
-        mounts.sort_by_key(|(place, _)| place.as_str() == layout::DATA);
+        mounts.sort_by_key(|(place, _)| [layout::DATA, "/var", "/etc"].contains(&place.as_str()));
         for (place, source) in mounts {
             if path == *place {
                 path.clone_from(source);
@@ -247,10 +250,21 @@ impl State {
     }
 
     fn reboot(&mut self) {
-        self.nodes.retain(|path, _| !path.starts_with("/run/") && !path.starts_with("/proc/sys/"));
-        self.mounts.clear();
-        self.active.clear();
-        self.open = false;
+        if self.appliance.is_some() {
+            // What is enabled lies in /etc, which is read again.
+            let enabled = std::mem::take(&mut self.enabled);
+            self.boot_appliance();
+            if self.appliance.as_ref().is_some_and(|appliance| !appliance.is_live) {
+                self.enabled = enabled;
+            }
+        }
+        self.restart_units();
+    }
+
+    fn restart_units(&mut self) {
+        if self.appliance.is_none() {
+            self.forget();
+        }
         self.api_since = None;
         self.journal_is_persistent = false;
         self.clock += 60;
@@ -269,6 +283,13 @@ impl State {
             let _ = self.start(&unit);
         }
         self.journald();
+    }
+
+    fn forget(&mut self) {
+        self.nodes.retain(|path, _| !path.starts_with("/run/") && !path.starts_with("/proc/sys/"));
+        self.mounts.clear();
+        self.active.clear();
+        self.open = false;
     }
 }
 

@@ -14,7 +14,7 @@ pub fn machine() -> Machine {
         size: 960_000_000_000,
         contents: Vec::new(),
     };
-    Machine { disk: Some(disk), tpm2: true, slowness: 4.0 }
+    Machine { disk: Some(disk), tpm2: true, slowness: 4.0, secure_boot: false, system: None }
 }
 
 /// Which release.

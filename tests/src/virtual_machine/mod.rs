@@ -51,6 +51,17 @@ pub struct MachineOptions {
     pub media: Vec<Utf8PathBuf>,
     /// More arguments for the kernel.
     pub kernel_arguments: Vec<String>,
+    /// The machine boots by itself, by UEFI, from its disks and media; it has no root disk and no kernel of the bed's.
+    pub firmware: Option<Firmware>,
+}
+
+/// UEFI of a machine (OVMF). What it remembers lies in the machine's directory, `uefi.fd`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// Secure Boot is not compiled in.
+    Plain,
+    /// Secure Boot, in setup mode until keys are enrolled.
+    SecureBoot,
 }
 
 impl MachineOptions {
@@ -65,6 +76,7 @@ impl MachineOptions {
             tpm: None,
             media: Vec::new(),
             kernel_arguments: Vec::new(),
+            firmware: None,
         }
     }
 }
@@ -145,28 +157,51 @@ impl VirtualMachine {
     fn qemu_arguments(&self, sockets: &Utf8Path) -> Result<Vec<String>> {
         let options = &self.options;
         let root = options.directory.join("root.qcow2");
-        if !root.exists() {
+        if options.firmware.is_none() && !root.exists() {
             disk::create_overlay(&self.image.root(), &root)?;
+        }
+        let variables = options.directory.join("uefi.fd");
+        if options.firmware.is_some() && !variables.exists() {
+            std::fs::copy("/usr/share/OVMF/OVMF_VARS_4M.fd", &variables)
+                .context("cannot copy OVMF's variables\nhint: apt-get install --no-install-recommends ovmf")?;
         }
         let mut arguments: Vec<String> = Vec::new();
         let mut add = |words: &str| arguments.extend(words.split(' ').map(str::to_owned));
         add("-no-user-config -nodefaults -display none -no-reboot");
-        add("-machine q35,usb=off,vmport=off");
+        match options.firmware {
+            Some(Firmware::SecureBoot) => {
+                add("-machine q35,usb=off,vmport=off,smm=on -global driver=cfi.pflash01,property=secure,value=on");
+            }
+            _ => add("-machine q35,usb=off,vmport=off"),
+        }
         add(self.accelerator.qemu_arguments());
         add(&format!("-smp {} -m {}", options.processors, options.memory));
         add("-object rng-random,id=random,filename=/dev/urandom -device virtio-rng-pci,rng=random");
         add("-netdev user,id=network,restrict=on -device virtio-net-pci,netdev=network,romfile=");
         add("-device virtio-serial-pci -device virtio-scsi-pci,id=scsi");
         let mut pair = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
-        pair("-kernel", self.image.kernel().into_string());
-        pair("-initrd", self.image.initramfs().into_string());
-        let mut append =
-            format!("console=ttyS0 quiet loglevel=4 systemd.show_status=1 systemd.hostname={}", options.name);
-        for argument in &options.kernel_arguments {
-            append.push(' ');
-            append.push_str(argument);
+        if let Some(firmware) = options.firmware {
+            let code = match firmware {
+                Firmware::Plain => "/usr/share/OVMF/OVMF_CODE_4M.fd",
+                Firmware::SecureBoot => "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+            };
+            // The kernel of Debian 13 clears and copies memory with `rep` where these are there, which is very slow in software.
+            if self.accelerator == Accelerator::Tcg {
+                pair("-cpu", "max,-erms,-fsrm".to_owned());
+            }
+            pair("-drive", format!("if=pflash,format=raw,readonly=on,file={code}"));
+            pair("-drive", format!("if=pflash,format=raw,file={}", quoted(&variables)));
+        } else {
+            pair("-kernel", self.image.kernel().into_string());
+            pair("-initrd", self.image.initramfs().into_string());
+            let mut append =
+                format!("console=ttyS0 quiet loglevel=4 systemd.show_status=1 systemd.hostname={}", options.name);
+            for argument in &options.kernel_arguments {
+                append.push(' ');
+                append.push_str(argument);
+            }
+            pair("-append", append);
         }
-        pair("-append", append);
         let log = options.directory.join("console.log");
         pair(
             "-chardev",
@@ -179,8 +214,10 @@ impl VirtualMachine {
         pair("-serial", "chardev:console".to_owned());
         pair("-chardev", format!("socket,id=agent,path={},server=on,wait=off", quoted(&sockets.join("agent"))));
         pair("-device", "virtserialport,chardev=agent,name=cofferdam.agent".to_owned());
-        pair("-drive", format!("if=none,id=root,format=qcow2,discard=unmap,file={}", quoted(&root)));
-        pair("-device", "virtio-blk-pci,drive=root".to_owned());
+        if options.firmware.is_none() {
+            pair("-drive", format!("if=none,id=root,format=qcow2,discard=unmap,file={}", quoted(&root)));
+            pair("-device", "virtio-blk-pci,drive=root".to_owned());
+        }
         for (number, disk) in options.data_disks.iter().enumerate() {
             pair("-drive", format!("if=none,id=data{number},format=raw,discard=unmap,file={}", quoted(disk.path())));
             pair("-device", format!("virtio-blk-pci,drive=data{number},serial={}", disk.serial()));

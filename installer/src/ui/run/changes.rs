@@ -24,6 +24,12 @@ pub(super) fn changes(plan: &Plan, run: &Run) -> Vec<String> {
             (Action::EncryptDisk { disk, .. }, true) => {
                 format!("{} (serial {}) is the encrypted data volume", disk.path, disk.serial)
             }
+            (Action::PartitionDisk { disk, .. }, _) => {
+                format!("{} (serial {}) has a new partition table: what was on it is lost", disk.path, disk.serial)
+            }
+            (Action::WriteSystem { root, .. }, _) => format!("the operating system on {root}"),
+            (Action::InstallBoot { device, .. }, _) => format!("the boot partition {device}"),
+            (Action::NameMachine { name, .. }, _) => format!("the machine's name, {name}, and /etc/hosts"),
             (Action::MountData { volume: Volume::Encrypted { .. } }, _) => {
                 format!("/etc/crypttab, the mount of {}", layout::DATA)
             }
@@ -49,7 +55,12 @@ pub(super) fn changes(plan: &Plan, run: &Run) -> Vec<String> {
             (Action::SealEscrow { .. }, _) => format!("the escrow in {}", layout::ESCROW),
             (Action::MakeAdministrator { name, .. }, _) => format!("the account {name}"),
             (
-                Action::VerifyBundle { .. } | Action::Rehearse { .. } | Action::RecordSite | Action::Upgrade { .. },
+                Action::MountTarget { .. }
+                | Action::Restart
+                | Action::VerifyBundle { .. }
+                | Action::Rehearse { .. }
+                | Action::RecordSite
+                | Action::Upgrade { .. },
                 _,
             ) => continue,
         };

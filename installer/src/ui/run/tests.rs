@@ -39,6 +39,7 @@ pub(super) fn sample_plan() -> Plan {
                 disk: disk.clone(),
                 tpm2: true,
                 pcrs: vec![7],
+                signed_pcrs: Vec::new(),
                 key_derivation: derivation,
                 escrow_recipients: Vec::new(),
                 escrow_directory: None,

@@ -1,0 +1,70 @@
+//! `boot.install` and `system.restart`: the last that the live system does. Both are done once the disk's own system runs;
+//! before that they are done again, which costs seconds.
+
+use std::time::Duration;
+
+use camino::Utf8Path;
+
+use super::{Context, Report, StepError};
+use crate::engine::event::Progress;
+use crate::host::Command;
+use crate::layout;
+use crate::plan::BootFile;
+
+const MEDIUM: &str = "/run/cofferdam/medium-boot";
+const MEDIUM_DEVICE: &str = "/dev/disk/by-partlabel/cofferdam-medium-boot";
+const DISK: &str = "/run/cofferdam/boot";
+/// Where the escrow of the disk lies on the boot partition: a person needs it just when the volume does not open.
+const ESCROW: &str = "cofferdam/escrow/disk.age";
+
+pub(super) fn done(context: &Context) -> Result<bool, StepError> {
+    Ok(!context.is_live()?)
+}
+
+pub(super) fn run(context: &Context, device: &str, files: &[BootFile], report: &mut Report) -> Result<(), StepError> {
+    unmount(context)?;
+    context.must("mkfs.vfat", ["-F", "32", "-n", "COFFERBOOT", device])?;
+    for (source, options, place) in [(MEDIUM_DEVICE, "ro", MEDIUM), (device, "umask=0077,quiet", DISK)] {
+        context.host.make_directory(place.into(), 0o700)?;
+        context.must("mount", ["-t", "vfat", "-o", options, source, place])?;
+    }
+    if let Some(escrow) = context.host.read(&Utf8Path::new(layout::ESCROW).join("disk.age"))? {
+        context.host.write(&Utf8Path::new(DISK).join(ESCROW), &escrow, 0o600)?;
+    }
+    for (done, file) in (1..).zip(files) {
+        report(Progress::Items { done, total: files.len(), item: file.to.clone() });
+        let (from, to) = (Utf8Path::new(MEDIUM).join(&file.from), Utf8Path::new(DISK).join(&file.to));
+        if let Some(folder) = to.parent() {
+            context.host.make_directory(folder, 0o700)?;
+        }
+        context.host.copy(&from, &to, 0o600, Some(&file.digest))?;
+    }
+    unmount(context)
+}
+
+fn unmount(context: &Context) -> Result<(), StepError> {
+    for place in [MEDIUM, DISK] {
+        let ask = Command::new("findmnt").args(["--noheadings", "--mountpoint", place]);
+        if context.host.run(&ask, &mut |_| {})?.success() {
+            context.must("umount", [place])?;
+        }
+    }
+    Ok(())
+}
+
+/// Asks systemd for a restart and waits to be ended by it.
+pub(super) fn restart(context: &Context) -> Result<(), StepError> {
+    context.must("sync", Vec::<String>::new())?;
+    context.must("systemctl", ["--no-block", "reboot"])?;
+    let mut waited = Duration::ZERO;
+    while waited < context.limit() {
+        context.host.pause(Duration::from_secs(1));
+        waited += Duration::from_secs(1);
+        // A simulated host that is off says so here.
+        context.is_live()?;
+    }
+    Err(StepError::State {
+        what: "this machine was asked to restart and did not".to_owned(),
+        hint: "take the medium out and restart it by hand: the installation goes on from the disk".to_owned(),
+    })
+}

@@ -1,0 +1,131 @@
+//! The appliance on a bare virtual machine: the medium is made by the product, boots by UEFI, installs without a question,
+//! and leaves. Called by `tests/tests/appliance.rs`.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use camino::{Utf8Path, Utf8PathBuf};
+
+use crate::encrypted_site::{FQDN, SERIAL, make_identity, piped};
+use crate::sample::{self, Sample};
+use crate::virtual_machine::{DataDisk, Firmware, MachineOptions, VirtualMachine};
+
+const NODE: &str = "node-a";
+/// What QEMU's user network gives by DHCP.
+const ADDRESS: &str = "10.0.2.15";
+/// Where the live system has the medium.
+const MEDIUM: &str = "/run/cofferdam/medium/cofferdam";
+const DISK_BYTES: u64 = 16 << 30;
+
+/// A medium, and what belongs to it.
+#[derive(Debug, Clone)]
+pub struct ApplianceMedium {
+    /// The ISO image.
+    pub image: Utf8PathBuf,
+    /// The identity that opens the escrow.
+    pub identity: Utf8PathBuf,
+    /// The public key that the system trusts.
+    pub trust: Utf8PathBuf,
+}
+
+impl ApplianceMedium {
+    /// Builds a medium with the small kernel, the bundle, answers and the harness's agent. `more` are further arguments of
+    /// `cofferdam iso build`.
+    pub fn build(sample: &Sample, folder: &Utf8Path, more: &[&str]) -> Result<Self> {
+        let identity = folder.join("escrow-identity.txt");
+        let recipient = make_identity(&identity)?;
+        let config = folder.join("install.yaml");
+        std::fs::write(&config, answers(&recipient)).context("the answers")?;
+        let program = folder.join("cofferdam");
+        std::fs::copy(sample::cofferdam()?, &program).context("the program")?;
+        // A debug build carries tables that the machine would only read.
+        piped("strip", &[program.as_str()], b"")?;
+        let agent = agent_tree(folder)?;
+        let key = Utf8PathBuf::from_path_buf(sample.folder.join("keys/signing.key"));
+        let key = key.map_err(|path| anyhow::anyhow!("{} is no UTF-8", path.display()))?;
+        let trust = key.with_file_name("signing.pub");
+        let bundle = sample.bundle.to_str().context("the bundle's path is no UTF-8")?;
+        let image = folder.join("appliance.iso");
+        let mut arguments =
+            vec!["iso", "build", "--kernel", "cloud", "--sign-key", key.as_str(), "--trust", trust.as_str()];
+        arguments.extend(["--bundle", bundle, "--config", config.as_str(), "--program", program.as_str()]);
+        arguments.extend(["--extra-tree", agent.as_str(), "-o", image.as_str()]);
+        arguments.extend(more);
+        cofferdam(&arguments)?;
+        Ok(Self { image, identity, trust })
+    }
+}
+
+/// Runs the product on this machine; it must succeed. Gives what it wrote to standard output.
+pub fn cofferdam(arguments: &[&str]) -> Result<String> {
+    let output = Command::new(sample::cofferdam()?).args(arguments).output().context("cannot start cofferdam")?;
+    let error = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "cofferdam {arguments:?}: {}\n{error}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The harness's hand as files of the system.
+fn agent_tree(folder: &Utf8Path) -> Result<Utf8PathBuf> {
+    let tree = folder.join("agent");
+    let source = Utf8Path::new(env!("CARGO_MANIFEST_DIR")).join("machines/tree");
+    let (program, place) = (source.join("usr/local/lib/test-machine/agent"), "/usr/lib/test-machine/agent");
+    let unit = std::fs::read_to_string(source.join("etc/systemd/system/test-machine-agent.service"))?;
+    let rules = source.join("etc/udev/rules.d");
+    std::fs::create_dir_all(tree.join("usr/lib/test-machine"))?;
+    std::fs::create_dir_all(tree.join("usr/lib/systemd/system"))?;
+    std::fs::create_dir_all(tree.join("usr/lib/udev/rules.d"))?;
+    let to = tree.join(place.trim_start_matches('/'));
+    std::fs::copy(program, &to)?;
+    std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755))?;
+    let unit = unit.replace("/usr/local/lib/test-machine/agent", place);
+    std::fs::write(tree.join("usr/lib/systemd/system/test-machine-agent.service"), unit)?;
+    for entry in rules.read_dir_utf8().with_context(|| format!("cannot list {rules}"))? {
+        let entry = entry?;
+        let text = std::fs::read_to_string(entry.path())?;
+        if text.contains("test-machine-agent") {
+            std::fs::write(tree.join("usr/lib/udev/rules.d").join(entry.file_name()), text)?;
+        }
+    }
+    Ok(tree)
+}
+
+/// The answers: the cheapest key derivation, because the processor is made in software.
+fn answers(recipient: &str) -> String {
+    let token = SERIAL.get(SERIAL.len() - 4..).unwrap_or_default();
+    format!(
+        "schema-version: 1\nsite: {{name: site-a, fqdn: {FQDN}}}\nnode: {{name: {NODE}, address: {ADDRESS}}}\n\
+         storage:\n  disk: {{match: [{{serial: {SERIAL}}}], erase: \"{token}\"}}\n  encryption:\n    mode: luks2\n    \
+         tpm2: auto\n    escrow-recipients: [{recipient}]\n    key-derivation: {{memory-kib: 32, iterations: 4}}\n\
+         bundle: {{path: {MEDIUM}/bundle.tar.zst, trust: [{MEDIUM}/trust.pub]}}\n\
+         # The name is known once the installed system has been given it.\naccept: [dns.forward]\n"
+    )
+}
+
+/// A bare machine with an empty disk, a TPM and the medium in its drive; switched off.
+pub fn bare_machine(medium: &ApplianceMedium, folder: &Utf8Path) -> Result<(VirtualMachine, DataDisk)> {
+    let disk = DataDisk::create(folder.join("disk.img"), SERIAL, DISK_BYTES)?;
+    let mut options = MachineOptions::new(folder.join("machine"));
+    NODE.clone_into(&mut options.name);
+    options.memory = 4096;
+    options.firmware = Some(Firmware::Plain);
+    options.data_disks = vec![disk.clone()];
+    options.tpm = Some(folder.join("tpm"));
+    options.media = vec![medium.image.clone()];
+    Ok((VirtualMachine::new(options)?, disk))
+}
+
+/// The recovery key, as the person who holds the escrow identity gets it from the disk's boot partition: with mtools, `age`
+/// and `jq`, without this product.
+pub fn recovery_key(medium: &ApplianceMedium, disk: &DataDisk) -> Result<String> {
+    // The first partition begins at 1 MiB, where sfdisk puts it.
+    let boot = format!("{}@@1M", disk.path());
+    let sealed = piped("mcopy", &["-n", "-i", &boot, "::cofferdam/escrow/disk.age", "-"], b"")?;
+    let opened = piped("age", &["-d", "-i", medium.identity.as_str()], &sealed)?;
+    let query = r#".items[] | select(.kind == "recovery-key") | .data"#;
+    Ok(String::from_utf8(piped("jq", &["-r", query], &opened)?)?.trim().to_owned())
+}
+
+/// How long an installation from the medium may take without KVM on two busy cores.
+pub const INSTALL_LIMIT: Duration = Duration::from_mins(10);
