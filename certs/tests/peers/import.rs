@@ -311,7 +311,8 @@ fn no_flipped_character_is_accepted() {
     let root = bench.make(Recipe::root());
     let leaf = bench.make(Recipe::default());
     let key = bench.read("leaf.key");
-    let (start, end) = (leaf.find("MII").unwrap(), leaf.find("\n-----END").unwrap());
+    // The last group of four may hold bits that mean nothing (RFC 4648, 3.5): another text of the same certificate.
+    let (start, end) = (leaf.find("MII").unwrap(), leaf.find("\n-----END").unwrap() - 4);
     let mut flipped = 0;
     for position in (start..end).filter(|position| leaf.as_bytes()[*position] != b'\n') {
         let other = if &leaf[position..=position] == "A" { "B" } else { "A" };
