@@ -49,7 +49,7 @@ fn install(bench: &Bench, machine: &mut VirtualMachine) {
     machine.power_on().unwrap();
     machine.wait_for_agent(BOOT_LIMIT).unwrap();
     bench.note(machine, "the live system is up");
-    machine.wait_until_off(INSTALL_LIMIT).unwrap();
+    machine.wait_until_off_or_said("error: ", INSTALL_LIMIT).unwrap();
     bench.note(machine, "installed");
     machine.options_mut().media.clear();
 }

@@ -87,13 +87,18 @@ fn memory(facts: &Facts) -> Finding {
 fn system(config: &InstallConfig, facts: &Facts) -> Vec<Finding> {
     let machine = &facts.machine;
     let name = &config.node.name;
+    // An appliance is named by the plan.
+    let is_named = machine.system.known().is_some_and(|system| system.is_appliance);
     vec![
         Finding::of(
             "host.os",
             &machine.system,
-            "Debian 12",
+            "Debian 12, or the medium's own",
             "other systems with systemd may work, but are not tested",
-            |found| (pass_or(found.id == "debian" && found.version == "12", Outcome::Warn), found.name.clone()),
+            |found| {
+                let is_tested = found.is_appliance || found.id == "debian" && found.version == "12";
+                (pass_or(is_tested, Outcome::Warn), found.name.clone())
+            },
         ),
         Finding::of(
             "host.systemd",
@@ -113,9 +118,14 @@ fn system(config: &InstallConfig, facts: &Facts) -> Vec<Finding> {
                 let outcome = if found.len() > NAME_LIMIT || is_local || found.is_empty() {
                     Outcome::Fail
                 } else {
-                    pass_or(found == name, Outcome::Warn)
+                    pass_or(found == name || is_named, Outcome::Warn)
                 };
-                (outcome, if found == name { found.clone() } else { format!("{found}, while node.name is {name}") })
+                let measured = match (found == name, is_named) {
+                    (true, _) => found.clone(),
+                    (false, true) => format!("the installation names this machine {name}"),
+                    (false, false) => format!("{found}, while node.name is {name}"),
+                };
+                (outcome, measured)
             },
         ),
         Finding::of(

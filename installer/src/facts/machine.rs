@@ -45,6 +45,9 @@ pub struct System {
     pub version: String,
     /// For people.
     pub name: String,
+    /// Whether it is the system of a Cofferdam medium, live or installed.
+    #[serde(default)]
+    pub is_appliance: bool,
 }
 
 /// The processor.
@@ -178,7 +181,8 @@ fn parse_os_release(text: &str) -> System {
         let value = text.lines().find_map(|line| line.trim().strip_prefix(wanted)?.strip_prefix('='));
         value.unwrap_or_default().trim_matches(['"', '\'']).to_owned()
     };
-    System { id: field("ID"), version: field("VERSION_ID"), name: field("PRETTY_NAME") }
+    let is_appliance = field("IMAGE_ID") == "cofferdam";
+    System { id: field("ID"), version: field("VERSION_ID"), name: field("PRETTY_NAME"), is_appliance }
 }
 
 /// Flags of x86-64-v2 beyond the baseline, in the kernel's words (System V ABI for AMD64, "Micro-Architecture Levels").

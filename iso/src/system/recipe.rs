@@ -51,6 +51,8 @@ pub(crate) const TREE: &[TreeFile] = &[
     file("etc/sudoers.d/cofferdam", 0o644, include_bytes!("../../recipe/tree/etc/sudoers.d/cofferdam")),
     file("etc/systemd/coredump.conf.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/coredump.conf.d/cofferdam.conf")),
     file("etc/systemd/journald.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/journald.conf")),
+    file("etc/systemd/network/70-cofferdam-services.netdev", 0o644, include_bytes!("../../recipe/tree/etc/systemd/network/70-cofferdam-services.netdev")),
+    file("etc/systemd/network/70-cofferdam-services.network", 0o644, include_bytes!("../../recipe/tree/etc/systemd/network/70-cofferdam-services.network")),
     file("etc/systemd/network/80-cofferdam-dhcp.network", 0o644, include_bytes!("../../recipe/tree/etc/systemd/network/80-cofferdam-dhcp.network")),
     file("etc/systemd/system/getty@.service.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/getty@.service.d/cofferdam.conf")),
     file("etc/systemd/system/serial-getty@.service.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/serial-getty@.service.d/cofferdam.conf")),
