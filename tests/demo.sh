@@ -9,9 +9,9 @@ stage "1/5 Kubernetes from the Debian archive" "8 minutes the first time, nothin
 tests/kubernetes/images.sh >/dev/null
 stage "2/5 A Debian 12 host" "70 s the first time"
 tests/hosts/tree.sh >/dev/null
-stage "3/5 A virtual machine's disk" "1 minute the first time"
+stage "3/5 What virtual machines are tried with" "1 minute the first time"
 tests/machines/debian.sh >/dev/null
 stage "4/5 Build cofferdam" "6 minutes the first time"
 cargo build --release --package installer --package tests --bins
-stage "5/5 Install, twice" "about 7 minutes without KVM"
+stage "5/5 Install, twice" "about 8 minutes without KVM; 2 more the first time, for the packages of the medium"
 exec target/release/demo "$@"

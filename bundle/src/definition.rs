@@ -18,6 +18,7 @@ use crate::index::{
     SecretRequest,
 };
 use crate::oci::{Digest, Reference, Tag};
+use crate::source::download;
 
 /// The version of `bundle.yaml` that this crate reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -153,9 +154,12 @@ pub struct ManifestDefinition {
 pub struct FileDefinition {
     /// Unique among the pack's manifests and files.
     pub name: String,
-    /// A path, relative to `bundle.yaml` or absolute.
+    /// A path, relative to `bundle.yaml` or absolute; or a URL (https, plain HTTP from loopback only).
     #[schemars(with = "String")]
     pub source: Utf8PathBuf,
+    /// SHA-256 of the content, 64 hexadecimal digits: goes with a URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// Where it is put on the host.
     #[serde(default)]
     pub install: Vec<InstallTarget>,
@@ -229,6 +233,10 @@ impl BundleDefinition {
                 problems.push(format!("pack {}: the name is used twice", pack.name));
             }
             problems.extend(problems_of(&pack.draft()));
+            problems.extend(pack.files.iter().filter_map(|file| {
+                let problem = download::problem(&file.source, file.sha256.as_deref())?;
+                Some(format!("pack {}: file {}: {problem}", pack.name, file.name))
+            }));
         }
         problems
     }

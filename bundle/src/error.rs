@@ -34,6 +34,16 @@ pub enum Error {
         /// Why.
         why: String,
     },
+    /// A file could not be fetched, or is another one.
+    #[error("cannot fetch {what} from {url}: {why}")]
+    Download {
+        /// The pack and the file.
+        what: String,
+        /// The source as it was written.
+        url: String,
+        /// Why.
+        why: String,
+    },
     /// A registry did not give what was asked for.
     #[error("cannot pull {what}: {why}")]
     Registry {
@@ -196,7 +206,7 @@ impl Error {
             | Self::Incomplete { .. }
             | Self::NotHeld { .. }
             | Self::Architecture { .. } => 4,
-            Self::Registry { .. } | Self::Sink(_) | Self::Io { .. } => 1,
+            Self::Download { .. } | Self::Registry { .. } | Self::Sink(_) | Self::Io { .. } => 1,
         }
     }
 
@@ -205,6 +215,10 @@ impl Error {
         Some(match self {
             Self::Definition { .. } => "docs/bundle-format.md describes bundle.yaml",
             Self::Source { .. } => "check the source and the architecture in bundle.yaml",
+            Self::Download { .. } => {
+                "check the URL; another digest means another file: compare it with what its publisher names before \
+                 bundle.yaml is changed; a private CA is given with --ca-file"
+            }
             Self::Registry { .. } => {
                 "check name and tag; a private CA is given with --ca-file; plain HTTP is used for loopback only"
             }

@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::encrypted_site::{FQDN, SERIAL, make_identity, piped};
 use crate::sample::{self, Sample};
-use crate::virtual_machine::{DataDisk, Firmware, MachineOptions, VirtualMachine};
+use crate::virtual_machine::{BOOT_LIMIT, CommandOutput, DataDisk, Firmware, MachineOptions, VirtualMachine};
 
 const NODE: &str = "node-a";
 /// What QEMU's user network gives by DHCP.
@@ -116,6 +116,47 @@ pub fn bare_machine(medium: &ApplianceMedium, folder: &Utf8Path) -> Result<(Virt
     Ok((VirtualMachine::new(options)?, disk))
 }
 
+/// Starts the machine from its medium, which installs it and starts it again: that ends QEMU. `watch` hears what the
+/// installer says. The medium is taken out.
+pub fn install(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&str)) -> Result<()> {
+    machine.power_on()?;
+    machine.wait_for_agent(BOOT_LIMIT)?;
+    let script =
+        "journalctl --follow --no-tail --output=cat --unit=cofferdam-seek.service --unit=cofferdam-unattended.service &
+        until systemctl is-failed --quiet cofferdam-seek.service cofferdam-unattended.service; do sleep 2; done
+        sleep 1; kill $!; exit 1";
+    let mut said = String::new();
+    let mut hear = |_, bytes: &[u8]| {
+        let text = String::from_utf8_lossy(bytes);
+        watch(&text);
+        said.push_str(&text);
+    };
+    // A machine that starts again takes its agent along.
+    let ended = machine.run_streaming(script, b"", INSTALL_LIMIT, &mut hear);
+    if let Ok(CommandOutput { code: 1, .. }) = ended {
+        bail!("the installation ended with an error:\n{said}");
+    }
+    machine.wait_until_off(OFF_LIMIT)?;
+    machine.options_mut().media.clear();
+    Ok(())
+}
+
+/// True in an installed machine once the volume is open, the registry answers and containerd runs.
+pub const SERVES: &str = "systemctl is-active --quiet containerd.service && curl -s --fail --output /dev/null \
+    --cacert /etc/cofferdam/tls/site-ca.crt https://localhost:5000/readyz";
+
+/// A script that shows what the installation says after the first start from the disk, until `condition` holds.
+pub fn follow_until(condition: &str) -> String {
+    format!(
+        "journalctl --boot --follow --no-tail --output=cat --unit=cofferdam-continue.service &
+        until {condition}; do
+            if systemctl is-failed --quiet cofferdam-continue.service; then sleep 1; kill $!; exit 1; fi
+            sleep 5
+        done
+        kill $!"
+    )
+}
+
 /// The recovery key, as the person who holds the escrow identity gets it from the disk's boot partition: with mtools, `age`
 /// and `jq`, without this product.
 pub fn recovery_key(medium: &ApplianceMedium, disk: &DataDisk) -> Result<String> {
@@ -129,3 +170,5 @@ pub fn recovery_key(medium: &ApplianceMedium, disk: &DataDisk) -> Result<String>
 
 /// How long an installation from the medium may take without KVM on two busy cores.
 pub const INSTALL_LIMIT: Duration = Duration::from_mins(10);
+/// How long the live system may take to stop.
+const OFF_LIMIT: Duration = Duration::from_mins(2);

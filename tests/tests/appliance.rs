@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
-use tests::appliance::{ApplianceMedium, INSTALL_LIMIT, bare_machine, cofferdam, recovery_key};
+use tests::appliance::{self, ApplianceMedium, INSTALL_LIMIT, bare_machine, cofferdam, recovery_key};
 use tests::encrypted_site::{FQDN, VOLUME};
 use tests::sample;
 use tests::virtual_machine::{BOOT_LIMIT, Firmware, VirtualMachine, plaintext_search};
@@ -44,23 +44,17 @@ fn size(path: &Utf8Path) -> u64 {
     path.metadata().unwrap().len() / 1_000_000
 }
 
-/// The installation runs in the live system until that restarts the machine, which ends QEMU.
 fn install(bench: &Bench, machine: &mut VirtualMachine) {
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
-    bench.note(machine, "the live system is up");
-    machine.wait_until_off_or_said("error: ", INSTALL_LIMIT).unwrap();
+    appliance::install(machine, &mut |text| eprint!("{text}")).unwrap();
     bench.note(machine, "installed");
-    machine.options_mut().media.clear();
 }
 
 /// What a site is made for, without the cluster: the volume is open, the registry answers by name over TLS, containerd runs.
 fn serves(machine: &mut VirtualMachine) {
+    let follow = appliance::follow_until(appliance::SERVES);
     let script = format!(
-        "set -e
-        for try in $(seq 200); do systemctl is-active -q containerd.service && break; sleep 2; done
-        systemctl is-active containerd.service cofferdam-registry.service
-        curl -sS --fail --cacert /etc/cofferdam/tls/site-ca.crt https://localhost:5000/readyz
+        "{follow}
+        set -e
         test \"$(findmnt -no SOURCE /var)\" = {VOLUME}
         test \"$(findmnt -no FSTYPE /)\" = squashfs
         ! touch /usr/a 2>/dev/null
@@ -122,6 +116,32 @@ fn a_bare_machine_becomes_an_appliance_that_notices_tampering() {
     machine.power_on().unwrap();
     machine.wait_until_off(BOOT_LIMIT).unwrap();
     bench.note(&mut machine, "the tampered system did not come up");
+}
+
+/// From the medium to the workload's answer, the medium gone after the first restart. Twenty minutes without KVM.
+#[test]
+#[ignore = "slow: a whole cluster in a processor made in software"]
+fn slow_a_bare_machine_becomes_a_cluster_that_answers() {
+    let bench = Bench::new();
+    let medium = bench.medium(&[]);
+    let (mut machine, _disk) = bare_machine(&medium, &bench.path).unwrap();
+    install(&bench, &mut machine);
+    machine.power_on().unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
+    eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
+    bench.note(&mut machine, "the installation is finished");
+    let status = machine.run_ok("cofferdam status --json", 2 * MINUTE).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["encryption"], "luks2", "{status}");
+    assert_eq!(status["nodes"][0]["ready"], true, "{status}");
+    let ask = format!(
+        "curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
+    );
+    let answer = machine.run_ok(&ask, 10 * MINUTE).unwrap();
+    assert!(answer.contains("hello"), "{answer}");
+    bench.note(&mut machine, "the workload answers over TLS by its name");
+    eprintln!("{}", machine.run_ok("cofferdam status; systemctl --failed --no-legend", 2 * MINUTE).unwrap());
 }
 
 /// Everything twice, down to Debian's packages: the same image, byte for byte.

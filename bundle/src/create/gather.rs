@@ -15,6 +15,7 @@ use crate::frame::CHUNK;
 use crate::index::{Image, Pack, PackDescriptor, PackManifest};
 use crate::oci::{Algorithm, Descriptor, Digest, Hasher, ImageIndex, ImageManifest, Platform, Reference, media_type};
 use crate::read::{MANIFEST_LIMIT, YAML_LIMIT};
+use crate::source::download::is_url;
 use crate::source::registry::Registry;
 use crate::source::{Place, SourceBlob, Wanted, refuse, resolve};
 use crate::template;
@@ -107,7 +108,7 @@ pub(super) fn gather(
             blobs.add(blob, false)?;
         }
         for (part, source) in descriptor.files.iter_mut().zip(&pack.files) {
-            let blob = hash_file(pack, source, &definition.directory, progress)?;
+            let blob = hash_file(pack, source, &definition.directory, registry, progress)?;
             (part.digest, part.size) = (blob.digest, blob.size);
             layers.push(blob.descriptor().annotated(TITLE, &part.name));
             blobs.add(blob, false)?;
@@ -175,10 +176,18 @@ fn hash_file(
     pack: &PackDefinition,
     part: &FileDefinition,
     directory: &Utf8Path,
+    registry: &mut Registry,
     progress: &mut dyn FnMut(&Progress<'_>),
 ) -> Result<SourceBlob, Error> {
-    let path = directory.join(&part.source);
     let what = format!("pack {}, file {}", pack.name, part.name);
+    let path = if let Some(sha256) = part.sha256.as_deref().filter(|_| is_url(&part.source)) {
+        let mut tick = |bytes_done, bytes_total| {
+            progress(&Progress { stage: Stage::Gather, what: &what, bytes_done, bytes_total });
+        };
+        registry.download(&what, part.source.as_str(), sha256, &mut tick)?
+    } else {
+        directory.join(&part.source)
+    };
     let fail = |why: String| refuse(&what, path.as_str(), why);
     let mut file = File::open(&path).map_err(|error| fail(error.to_string()))?;
     let metadata = file.metadata().map_err(|error| fail(error.to_string()))?;

@@ -6,6 +6,7 @@
 
 mod archive;
 mod docker;
+pub(crate) mod download;
 mod layout;
 pub(crate) mod registry;
 

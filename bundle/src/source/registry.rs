@@ -18,7 +18,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use camino::{Utf8Path, Utf8PathBuf};
 use oci_distribution::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_distribution::errors::OciDistributionError;
 use oci_distribution::secrets::RegistryAuth;
 use oci_distribution::{Client, Reference as ClientReference};
 use serde::Deserialize;
@@ -30,13 +29,13 @@ use crate::oci::{Algorithm, Descriptor, Digest, Hasher, Reference, media_type};
 use crate::read::MANIFEST_LIMIT;
 
 /// How often a pull is tried before it fails.
-const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 3;
 /// How often progress is reported while a pull runs.
 const TICK: Duration = Duration::from_millis(100);
 /// A registry that says nothing for so long is given up.
-const READ_TIMEOUT: Duration = Duration::from_mins(1);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_mins(1);
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 const ACCEPTED: [&str; 4] =
     [media_type::OCI_MANIFEST, media_type::OCI_INDEX, media_type::DOCKER_MANIFEST, media_type::DOCKER_MANIFEST_LIST];
@@ -54,7 +53,7 @@ pub struct RegistryOptions {
 pub(crate) struct Registry {
     options: RegistryOptions,
     /// Where blobs are pulled to.
-    directory: Utf8PathBuf,
+    pub(super) directory: Utf8PathBuf,
     /// Made when the first image of a registry is pulled.
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -71,14 +70,14 @@ struct DockerAuth {
     auth: String,
 }
 
-fn fail(what: impl fmt::Display, why: impl fmt::Display) -> Error {
+pub(super) fn fail(what: impl fmt::Display, why: impl fmt::Display) -> Error {
     Error::Registry { what: what.to_string(), why: why.to_string() }
 }
 
 /// An error with its causes: reqwest's own text stops before the part that helps.
-fn explain(error: &OciDistributionError) -> String {
+pub(super) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         let cause_text = cause.to_string();
         if !text.contains(&cause_text) {
@@ -94,6 +93,23 @@ impl Registry {
         Self { options, directory, runtime: None }
     }
 
+    /// Before the first client is built, which asks for it. Fails only if the process has a provider already, which is
+    /// then the same one.
+    pub(super) fn choose_provider() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    }
+
+    /// The further authorities, each as PEM.
+    pub(super) fn authorities(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let Some(path) = &self.options.ca_file else { return Ok(Vec::new()) };
+        let text = fs::read_to_string(path).map_err(|error| Error::io(format!("read {path}"), error))?;
+        let found: Vec<_> = text.split(BEGIN).skip(1).map(|rest| format!("{BEGIN}{rest}").into_bytes()).collect();
+        if found.is_empty() {
+            return Err(fail("the CA file", format!("{path} holds no PEM certificate")));
+        }
+        Ok(found)
+    }
+
     fn client(&self, protocol: ClientProtocol) -> Result<Client, Error> {
         let mut config = ClientConfig {
             protocol,
@@ -103,21 +119,12 @@ impl Registry {
             user_agent: concat!("cofferdam/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
         };
-        if let Some(path) = &self.options.ca_file {
-            let text = fs::read_to_string(path).map_err(|error| Error::io(format!("read {path}"), error))?;
-            config.extra_root_certificates = text
-                .split(BEGIN)
-                .skip(1)
-                .map(|rest| Certificate {
-                    encoding: CertificateEncoding::Pem,
-                    data: format!("{BEGIN}{rest}").into_bytes(),
-                })
-                .collect();
-            if config.extra_root_certificates.is_empty() {
-                return Err(fail("the CA file", format!("{path} holds no PEM certificate")));
-            }
-        }
-        Client::try_from(config).map_err(|error| fail("anything", explain(&error)))
+        config.extra_root_certificates = self
+            .authorities()?
+            .into_iter()
+            .map(|data| Certificate { encoding: CertificateEncoding::Pem, data })
+            .collect();
+        Client::try_from(config).map_err(|error| fail("anything", causes(&error)))
     }
 
     fn credentials(&self, registry: &str) -> Result<RegistryAuth, Error> {
@@ -141,7 +148,11 @@ impl Registry {
 
     /// Runs a future on a thread of its own, so that it works whether or not the caller is inside a runtime, and calls
     /// `tick` meanwhile.
-    fn run<T: Send>(&mut self, future: impl Future<Output = T> + Send, tick: &mut dyn FnMut()) -> Result<T, Error> {
+    pub(super) fn run<T: Send>(
+        &mut self,
+        future: impl Future<Output = T> + Send,
+        tick: &mut dyn FnMut(),
+    ) -> Result<T, Error> {
         let runtime = if let Some(runtime) = &self.runtime {
             runtime
         } else {
@@ -172,9 +183,7 @@ impl Registry {
         reference: &Reference,
         tick: &'r mut dyn FnMut(&str, u64, u64),
     ) -> Result<(Descriptor, Puller<'r>), Error> {
-        // Before the first client is built, which asks for it. Fails only if the process has a provider already, which
-        // is then the same one.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        Self::choose_provider();
         let name = reference.to_string();
         let image: ClientReference = name.parse().map_err(|error| fail(&name, error))?;
         let auth = self.credentials(reference.registry())?;
@@ -210,7 +219,7 @@ impl Registry {
     ) -> Result<Arc<[u8]>, String> {
         let pulled =
             self.run(client.pull_manifest_raw(image, auth, &ACCEPTED), tick).map_err(|error| error.to_string())?;
-        let (bytes, _) = pulled.map_err(|error| explain(&error))?;
+        let (bytes, _) = pulled.map_err(|error| causes(&error))?;
         if bytes.len() as u64 > MANIFEST_LIMIT {
             return Err("its manifest is larger than 4 MiB".to_owned());
         }
@@ -265,7 +274,7 @@ impl Puller<'_> {
             let pull = self.client.pull_blob(&self.image, digest.as_str(), target);
             match self.registry.run(pull, &mut report)? {
                 Ok(()) => break,
-                Err(error) if attempt == ATTEMPTS => return Err(fail(&what, explain(&error))),
+                Err(error) if attempt == ATTEMPTS => return Err(fail(&what, causes(&error))),
                 Err(_) => attempt += 1,
             }
         }
@@ -290,7 +299,7 @@ fn describe(algorithm: Algorithm, bytes: &[u8]) -> Result<Descriptor, String> {
     Ok(Descriptor::new(shape.media_type.as_deref().unwrap_or(inferred), hasher.finish(), bytes.len() as u64))
 }
 
-fn is_loopback(registry: &str) -> bool {
+pub(super) fn is_loopback(registry: &str) -> bool {
     if let Some(rest) = registry.strip_prefix('[') {
         return rest
             .split_once(']')

@@ -282,10 +282,12 @@ impl<'a> Context<'a> {
         let start = self.host.now();
         let mut told = String::new();
         loop {
+            let asked = self.host.now();
             let last = match ask(self)? {
                 Ok(()) => return Ok(()),
                 Err(last) => last,
             };
+            let answered = self.host.now().duration_since(asked).unsigned_abs();
             if last != told {
                 report(Progress::Note { text: last.clone() });
                 told.clone_from(&last);
@@ -294,7 +296,8 @@ impl<'a> Context<'a> {
             if waited >= self.limit().as_secs() {
                 return Err(StepError::Waited { what: what.to_owned(), seconds: waited, last });
             }
-            self.host.pause(Duration::from_secs(1));
+            // On a slow machine the questions themselves would keep what is waited for from becoming ready.
+            self.host.pause((3 * answered).clamp(Duration::from_secs(1), Duration::from_secs(15)));
         }
     }
 

@@ -101,7 +101,30 @@ fn ask_gate(context: &Context, gate: &Gate) -> Result<Result<(), String>, StepEr
         return Ok(Err(last_line(&output.stderr)));
     }
     let object: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    Ok(judge(gate.kind, &object))
+    let Err(seen) = judge(gate.kind, &object) else { return Ok(Ok(())) };
+    let ask = context.kubectl([
+        "get",
+        "events",
+        "-n",
+        gate.namespace.as_str(),
+        "--field-selector=type=Warning",
+        "-o",
+        "json",
+    ]);
+    let events = context.host.run(&ask, &mut |_| {})?;
+    let events: Value = serde_json::from_slice(&events.stdout).unwrap_or_default();
+    Ok(Err(match last_warning(&events, &gate.name) {
+        Some(warning) => format!("{seen}; {warning}"),
+        None => seen,
+    }))
+}
+
+/// The newest warning about an object whose name begins with `name`, as its pods' names do.
+fn last_warning(events: &Value, name: &str) -> Option<String> {
+    let about =
+        |event: &&Value| event["involvedObject"]["name"].as_str().is_some_and(|object| object.starts_with(name));
+    let event = events["items"].as_array()?.iter().filter(about).max_by_key(|event| event["lastTimestamp"].as_str())?;
+    Some(format!("{}: {}", event["reason"].as_str()?, event["message"].as_str()?.lines().next()?))
 }
 
 /// Whether the object fulfils its gate; else what is seen.
@@ -125,8 +148,20 @@ fn judge(kind: GateKind, object: &Value) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{GateKind, judge};
+    use super::{GateKind, judge, last_warning};
     use serde_json::json;
+
+    #[test]
+    fn the_newest_warning_about_a_pod_is_told() {
+        let event = |name: &str, at: &str, text: &str| json!({"involvedObject": {"name": name}, "lastTimestamp": at, "reason": "Unhealthy", "message": text});
+        let events = json!({"items": [
+            event("hello-a", "2026-11-27T17:00:02Z", "the second\nand more"),
+            event("other", "2026-11-27T17:00:03Z", "of somebody else"),
+            event("hello-a", "2026-11-27T17:00:01Z", "the first"),
+        ]});
+        assert_eq!(last_warning(&events, "hello").as_deref(), Some("Unhealthy: the second"));
+        assert_eq!(last_warning(&events, "nobody"), None);
+    }
 
     #[test]
     fn gates() {

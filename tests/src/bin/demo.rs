@@ -1,7 +1,7 @@
 //! `make demo`: the main job on both test beds, with what it prints made for people. First a host in namespaces, which
-//! shares this machine's kernel and so has no disk encryption, up to the workload's answer; then a virtual machine with
-//! an empty disk and a TPM, up to the encrypted volume that serves. `--whole` waits for the cluster in the machine also
-//! without KVM.
+//! shares this machine's kernel and so has no disk encryption, up to the workload's answer; then a bare virtual machine
+//! with an empty disk and a TPM, from the boot medium up to the encrypted volume that serves. `--whole` waits for the
+//! cluster in the machine also without KVM.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program whose work is to show")]
 
 use std::path::Path;
@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use camino::Utf8Path;
-use tests::encrypted_site::{self, EncryptedSite};
+use tests::appliance::{self, ApplianceMedium};
+use tests::encrypted_site;
 use tests::fast_site::{FQDN, FastSite, sample_in};
 use tests::sample::Sample;
-use tests::virtual_machine::{Accelerator, MachineImage};
+use tests::virtual_machine::{Accelerator, BOOT_LIMIT, MachineImage};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -40,7 +41,7 @@ fn run(is_whole: bool) -> Result<()> {
     cluster(&sample, &folder)?;
     let machine = folder.join("machine");
     std::fs::create_dir_all(&machine)?;
-    encrypted(&sample, Utf8Path::from_path(&machine).context("the folder's name is no text")?, is_whole)?;
+    appliance(&sample, Utf8Path::from_path(&machine).context("the folder's name is no text")?, is_whole)?;
 
     headline(&format!("Done in {} s. Where to look next", started.elapsed().as_secs()));
     println!("{0}/sample.tar.zst  {0}/plan.json  {0}/events.jsonl  {0}/journal.jsonl", folder.display());
@@ -77,45 +78,55 @@ fn cluster(sample: &Sample, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The second bed: the same bundle onto an encrypted disk, a power cut, and the TPM that opens it.
-fn encrypted(sample: &Sample, folder: &Utf8Path, is_whole: bool) -> Result<()> {
+/// The second bed: the same bundle on a boot medium with its own system, a bare machine, and the TPM that opens its disk.
+fn appliance(sample: &Sample, folder: &Utf8Path, is_whole: bool) -> Result<()> {
     let accelerator = Accelerator::detect(&MachineImage::find_or_build()?)?;
     let is_whole = is_whole || accelerator == Accelerator::Kvm;
+    headline(
+        "2. The release engineer makes a boot medium with its own operating system, the bundle and the answers on it",
+    );
+    let began = Instant::now();
+    let medium = ApplianceMedium::build(sample, folder, &[])?;
+    let bytes = std::fs::metadata(&medium.image)?.len();
+    println!("{} ({} MB) after {} s", medium.image, bytes / 1_000_000, began.elapsed().as_secs());
+
     headline(&format!(
-        "2. The same bundle onto a virtual machine ({}) with an empty disk and a TPM: LUKS2; about {}",
+        "3. A bare virtual machine ({}) with an empty disk and a TPM is started from it; about {}",
         if accelerator == Accelerator::Kvm { "KVM" } else { "no KVM here: a processor made in software" },
         match (accelerator, is_whole) {
-            (Accelerator::Kvm, _) => "3 minutes",
-            (Accelerator::Tcg, false) => "5 minutes",
-            (Accelerator::Tcg, true) => "15 minutes",
+            (Accelerator::Kvm, _) => "4 minutes",
+            (Accelerator::Tcg, false) => "6 minutes",
+            (Accelerator::Tcg, true) => "20 minutes",
         }
     ));
-    let began = Instant::now();
-    let mut site = EncryptedSite::bare(sample, folder)?;
-    println!("booted after {} s; what the installer says:\n", began.elapsed().as_secs());
-    site.start("install --config /root/install.yaml")?;
-    let last = if is_whole { "finished" } else { "images.pull" };
-    site.watch_until_step(last, 45 * MINUTE, &mut |text| print!("{text}"))?;
-    println!("\n{} s so far", began.elapsed().as_secs());
+    let (mut machine, disk) = appliance::bare_machine(&medium, folder)?;
+    appliance::install(&mut machine, &mut |text| print!("{text}"))?;
+    println!("\nthe system is on the disk after {} s; the medium is taken out", began.elapsed().as_secs());
+
+    headline("It starts from its disk: the TPM opens the volume, the installation goes on from its journal");
+    machine.power_on()?;
+    machine.wait_for_agent(BOOT_LIMIT)?;
+    let condition = if is_whole { "test -e /var/lib/cofferdam/state.json" } else { appliance::SERVES };
+    let mut watch = |_, bytes: &[u8]| print!("{}", String::from_utf8_lossy(bytes));
+    let reached = machine.run_streaming(&appliance::follow_until(condition), b"", 45 * MINUTE, &mut watch)?;
+    ensure!(reached.code == 0, "the installation did not go on");
     if !is_whole {
         println!(
             "The control plane takes some ten minutes more in such a processor: `tests/demo.sh --whole` waits for it."
         );
     }
 
-    headline("The power is cut, and the TPM opens the volume at the next boot");
-    site.power_cut()?;
-    print!("{}", site.machine.run_ok("lsblk -o NAME,SIZE,TYPE,FSTYPE,MOUNTPOINT /dev/vdb", MINUTE)?);
-
-    headline("The site in the machine: encryption and its key slots");
-    print!("{}", site.machine.run_ok("/usr/local/bin/cofferdam status", 2 * MINUTE)?);
-    let key = site.recovery_key()?;
-    let characters = key.chars().count();
+    headline("The machine: a verified read-only root, one encrypted volume, its key slots");
+    let look = "lsblk -o NAME,SIZE,TYPE,FSTYPE,MOUNTPOINTS /dev/vda; echo; cofferdam status";
+    print!("{}", machine.run_ok(look, 2 * MINUTE)?);
+    print!("Registry by TLS: {}", machine.run_ok(encrypted_site::ASK_REGISTRY, 2 * MINUTE)?);
+    println!();
+    machine.power_off()?;
+    let characters = appliance::recovery_key(&medium, &disk)?.chars().count();
     println!(
         "Escrow: opened with the age identity of the person who holds it; a recovery key of {characters} characters"
     );
-    println!("Registry by TLS: {}", site.machine.run_ok(encrypted_site::ASK_REGISTRY, 2 * MINUTE)?.trim());
-    site.machine.power_off()
+    Ok(())
 }
 
 fn answer(site: &FastSite) -> Result<String> {

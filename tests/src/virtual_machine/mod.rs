@@ -347,15 +347,6 @@ impl VirtualMachine {
 
     /// Waits until the machine has switched itself off, or would have started again (`reboot` in the guest ends QEMU too).
     pub fn wait_until_off(&mut self, limit: Duration) -> Result<()> {
-        self.watch_until_off(None, limit)
-    }
-
-    /// The same, but gives up as soon as the console says `text`: why it will not switch itself off.
-    pub fn wait_until_off_or_said(&mut self, text: &str, limit: Duration) -> Result<()> {
-        self.watch_until_off(Some(text), limit)
-    }
-
-    fn watch_until_off(&mut self, unwanted: Option<&str>, limit: Duration) -> Result<()> {
         let end = Instant::now() + limit;
         loop {
             let powered = self.powered()?;
@@ -367,17 +358,12 @@ impl VirtualMachine {
             if let Some(spent) = spent {
                 powered.qemu.remember_cpu_seconds(spent);
             }
-            if let Some(text) = unwanted.filter(|text| powered.console.has_said(text)) {
-                // What follows it on the console tells more.
-                std::thread::sleep(Duration::from_secs(5));
-                return Err(self.explain(anyhow::anyhow!("it said {text:?}"), "the machine did not switch itself off"));
-            }
             if Instant::now() > end {
                 return Err(
                     self.explain(anyhow::anyhow!("still on after {limit:?}"), "the machine did not switch itself off")
                 );
             }
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(50));
         }
         self.power_cut()
     }
