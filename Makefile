@@ -9,7 +9,7 @@ setup:
 	@tests/setup.sh
 
 build: setup ## The cofferdam binary: target/release/cofferdam
-	cargo build --release --package installer
+	cargo build --release --workspace --bins
 
 iso: setup ## The boot medium with its own operating system: target/cofferdam.iso
 	@tests/iso.sh

@@ -5,7 +5,7 @@
 #   floor: `zstd -d | sha256sum` of the same file, what unpacking and hashing once must cost
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --release --package installer --bins
+cargo build --release --workspace --bins
 cofferdam=$PWD/target/release/cofferdam
 work=$(mktemp -d)
 
@@ -15,7 +15,7 @@ size_mb=${1:-512}
 # Half of it compresses, half does not, as in real layers.
 mkdir -p "$work/source"
 head -c $((size_mb / 2 << 20)) /dev/urandom >"$work/source/random"
-yes "$(seq 1 500 | tr '\n' ' ')" | head -c $((size_mb / 2 << 20)) >"$work/source/text"
+head -c $((size_mb / 2 << 20)) < <(yes "$(seq 1 500 | tr '\n' ' ')") >"$work/source/text"
 cat >"$work/source/bundle.yaml" <<YAML
 schema-version: 1
 name: bench

@@ -12,6 +12,6 @@ tests/hosts/tree.sh >/dev/null
 stage "3/5 What virtual machines are tried with" "1 minute the first time"
 tests/machines/debian.sh >/dev/null
 stage "4/5 Build cofferdam" "6 minutes the first time"
-cargo build --release --package installer --package tests --bins
+cargo build --release --workspace --bins
 stage "5/5 Install, twice" "about 8 minutes without KVM; 2 more the first time, for the packages of the medium"
 exec target/release/demo "$@"

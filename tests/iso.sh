@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "iso: Debian's packages are unpacked with their owners; use sudo make iso" >&2; exit 1; }
-cargo build --release --package installer
+cargo build --release --workspace --bins
 keys=target/iso-keys
 [ -e "$keys/signing.key" ] || target/release/cofferdam bundle keygen "$keys" >&2
 began=$SECONDS
