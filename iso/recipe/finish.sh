@@ -53,6 +53,9 @@ for pair in usr/local:usrlocal opt:opt home:home root:roothome srv:srv; do
     rm -rf "${tree:?}/${pair%:*}"
     ln -s "$(case $pair in usr/local:*) echo ../;; esac)var/${pair#*:}" "$tree/${pair%:*}"
 done
+# Kubernetes makes folders for volume plug-ins there.
+mkdir -p "$tree/usr/libexec"
+ln -s ../../var/lib/kubernetes-plugins "$tree/usr/libexec/kubernetes"
 mkdir -p "$tree/efi"
 # The version of the image is added to it when the root is compressed.
 mv "$tree/usr/lib/os-release" "$tree/usr/lib/os-release.debian"
