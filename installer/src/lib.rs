@@ -4,6 +4,7 @@
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod disk;
 pub mod engine;
 pub mod facts;
 pub mod headless;

@@ -125,14 +125,9 @@ pub(crate) fn volume(host: &dyn Host, state: &State) -> Volume {
     let Ok(output) = host.must(&dump) else { return volume };
     let header: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     volume.cipher = header.pointer("/segments/0/encryption").and_then(Value::as_str).map(str::to_owned);
-    let tokens = header["tokens"].as_object().into_iter().flatten();
-    let by_tpm: Vec<&str> = tokens
-        .filter(|(_, token)| token["type"] == "systemd-tpm2")
-        .flat_map(|(_, token)| token["keyslots"].as_array().into_iter().flatten().filter_map(Value::as_str))
-        .collect();
-    for (number, slot) in header["keyslots"].as_object().into_iter().flatten() {
-        let holder = if by_tpm.contains(&number.as_str()) { "TPM 2.0" } else { "recovery key" };
-        volume.key_slots.push(format!("slot {number}: {holder} ({})", slot["kdf"]["type"].as_str().unwrap_or("?")));
+    for (number, holder) in crate::disk::holders(&header) {
+        let derivation = header["keyslots"][&number]["kdf"]["type"].as_str().unwrap_or("?");
+        volume.key_slots.push(format!("slot {number}: {holder} ({derivation})"));
     }
     volume
 }

@@ -107,6 +107,15 @@ impl EncryptedSite {
         }
     }
 
+    /// Runs `cofferdam disk` with these arguments and the key on its standard input. The medium is mounted if it is not.
+    pub fn disk_command(&mut self, arguments: &str, key: &str) -> Result<String> {
+        let script = format!(
+            "findmnt -n /media >/dev/null || mount -o ro /dev/disk/by-label/COFFERDAM /media
+             printf %s {key} | /media/cofferdam disk {arguments}"
+        );
+        self.machine.run_ok(&script, 5 * MINUTE)
+    }
+
     /// Cuts the power and boots again.
     pub fn power_cut(&mut self) -> Result<()> {
         self.machine.power_cut()?;

@@ -88,7 +88,7 @@ fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
         .unwrap();
     let subject = subject.lines().find_map(|line| line.trim().strip_prefix("commonName")).unwrap();
     let subject = subject.trim_start_matches([' ', '=']).to_owned();
-    let key = site.recovery_key().unwrap();
+    let mut key = site.recovery_key().unwrap();
     site.machine.power_off().unwrap();
 
     site.machine.options_mut().tpm = Some(path.join("another-tpm"));
@@ -101,6 +101,24 @@ fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
     site.machine.wait_until_up(BOOT_LIMIT).unwrap();
     all_is_served_from_the_volume(&mut site);
     note(&mut site, began, "the recovery key opened it");
+
+    // The firmware's change is for good: the volume is bound to the TPM of now, and no prompt is left.
+    site.disk_command("rebind --key-file -", &key).unwrap();
+    site.machine.power_off().unwrap();
+    site.machine.power_on().unwrap();
+    site.machine.wait_until_up(BOOT_LIMIT).unwrap();
+    assert!(!site.machine.console().unwrap().has_said("Please enter passphrase"), "it asked after `disk rebind`");
+    all_is_served_from_the_volume(&mut site);
+    note(&mut site, began, "the other TPM opens it");
+
+    site.disk_command("rotate-recovery --key-file -", &key).unwrap();
+    let old_key = std::mem::replace(&mut key, site.recovery_key().unwrap());
+    assert_ne!(key, old_key);
+    site.machine.power_off().unwrap();
+    site.machine.power_on().unwrap();
+    site.machine.wait_until_up(BOOT_LIMIT).unwrap();
+    assert!(!site.machine.console().unwrap().has_said("Please enter passphrase"), "it asked after a rotation");
+    note(&mut site, began, "the TPM opens it after a rotation");
     site.machine.power_off().unwrap();
 
     // The thief's view.
@@ -109,12 +127,18 @@ fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
     assert!(found.hits.values().all(|hits| *hits == 0), "{found:?}");
     let header = LuksHeader::read(site.disk.path(), 0).unwrap();
     assert!(header.opens_with(key.as_bytes()).unwrap());
+    assert!(!header.opens_with(old_key.as_bytes()).unwrap(), "the old recovery key still opens");
     assert!(!header.opens_with(b"wrong").unwrap());
     let metadata = header.metadata().unwrap();
     assert_eq!(metadata["keyslots"].as_object().unwrap().len(), 2, "{metadata}");
     let kinds: Vec<_> =
         metadata["tokens"].as_object().unwrap().values().map(|token| token["type"].as_str().unwrap()).collect();
-    assert!(kinds.contains(&"systemd-tpm2") && kinds.contains(&"cofferdam"), "{kinds:?}");
+    assert_eq!(kinds.iter().filter(|kind| **kind == "systemd-tpm2").count(), 1, "{kinds:?}");
+    assert_eq!(
+        kinds.iter().filter(|kind| **kind == "cofferdam").count(),
+        2,
+        "the mark and the recovery key: {kinds:?}"
+    );
     assert_eq!(metadata["segments"]["0"]["encryption"], "aes-xts-plain64", "{metadata}");
 }
 

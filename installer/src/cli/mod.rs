@@ -7,6 +7,7 @@ mod bundle;
 mod certs;
 mod config;
 mod console;
+mod disk;
 mod install;
 mod interactive;
 mod iso;
@@ -62,6 +63,9 @@ enum Command {
     /// Offline upgrades of an installed site
     #[command(subcommand)]
     Upgrade(upgrade::Upgrade),
+    /// The keys of the data volume
+    #[command(subcommand)]
+    Disk(disk::Disk),
     /// Who did what to this site
     #[command(subcommand)]
     Audit(upgrade::Audit),
@@ -139,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Certs(command) => command.run(),
         Command::Iso(command) => command.run(),
         Command::Upgrade(command) => command.run(),
+        Command::Disk(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Medium(command) => command.run(),
         Command::Status(arguments) => arguments.run(),

@@ -230,7 +230,7 @@ fn secure_boot(host: &dyn Host) -> Result<bool, String> {
     }
 }
 
-fn tpm(host: &dyn Host) -> Tpm {
+pub(crate) fn tpm(host: &dyn Host) -> Tpm {
     let present = (|| {
         let version = text(host, "/sys/class/tpm/tpm0/tpm_version_major").map_err(|error| error.to_string())?;
         let device = host.look("/dev/tpmrm0".into()).map_err(|error| error.to_string())?;

@@ -15,7 +15,7 @@ const MEDIUM: &str = "/run/cofferdam/medium-boot";
 const MEDIUM_DEVICE: &str = "/dev/disk/by-partlabel/cofferdam-medium-boot";
 const DISK: &str = "/run/cofferdam/boot";
 /// Where the escrow of the disk lies on the boot partition: a person needs it just when the volume does not open.
-const ESCROW: &str = "cofferdam/escrow/disk.age";
+pub(crate) const ESCROW: &str = "cofferdam/escrow/disk.age";
 
 pub(super) fn done(context: &Context) -> Result<bool, StepError> {
     Ok(!context.is_live()?)

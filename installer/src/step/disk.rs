@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 use super::{Context, Report, StepError, escrow};
 use crate::config::KeyDerivation;
 use crate::engine::event::Progress;
-use crate::engine::question::{Answer, Question, RecoveryKeyShown};
+use crate::engine::question::{Answer, Answers, Question, RecoveryKeyShown};
 use crate::host::{Command, HostExt};
 use crate::layout;
 use crate::plan::{Action, Disk};
 
 /// Type of the token that marks a proven volume.
-const TOKEN: &str = "cofferdam";
+pub(crate) const TOKEN: &str = "cofferdam";
 const CIPHER: &str = "aes-xts-plain64";
 const KEY_BITS: u32 = 512;
 /// Room for 8 key slots. cryptsetup fills the area with random bytes, and its own 16 MB make an escrow of 30 MB.
@@ -109,11 +109,9 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
 
     if *tpm2 {
         say("enrolling the TPM");
-        let pcrs = pcrs.iter().map(u8::to_string).collect::<Vec<_>>().join("+");
         let enrol = Command::new("systemd-cryptenroll")
             .args(["--unlock-key-file=/dev/stdin", "--tpm2-device=auto"])
-            .arg(format!("--tpm2-pcrs={pcrs}"))
-            .args(signature_policy(signed_pcrs))
+            .args(tpm_policy(pcrs, signed_pcrs))
             .arg(&disk.path)
             .stdin(secret)
             .limit(context.limit());
@@ -146,7 +144,7 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
 
     if *show_recovery_key {
         say("waiting for the operator: the recovery key is shown on the console of the installation");
-        ceremony(context, key, disk, !escrow_recipients.is_empty())?;
+        ceremony(context.answers, key, &disk.path, !escrow_recipients.is_empty())?;
     }
 
     say("making the filesystem");
@@ -169,26 +167,33 @@ fn keep(context: &Context, disk: &Disk) -> Result<bool, StepError> {
     super::target::is_interrupted(context)
 }
 
-/// The TPM's key may be used while the PCRs have a value that the owner of the system's image has signed: so the next
-/// version opens the volume too.
-fn signature_policy(pcrs: &[u8]) -> Vec<String> {
-    if pcrs.is_empty() {
-        return Vec::new();
+/// The policy of the TPM's key, as arguments of systemd-cryptenroll: PCRs as they are now, and PCRs that have a value
+/// which the owner of the system's image has signed, so that the next version opens the volume too.
+pub(crate) fn tpm_policy(pcrs: &[u8], signed_pcrs: &[u8]) -> Vec<String> {
+    let list = |pcrs: &[u8]| pcrs.iter().map(u8::to_string).collect::<Vec<_>>().join("+");
+    let mut policy = vec![format!("--tpm2-pcrs={}", list(pcrs))];
+    if !signed_pcrs.is_empty() {
+        policy.push(format!("--tpm2-public-key={PCR_KEY}"));
+        policy.push(format!("--tpm2-public-key-pcrs={}", list(signed_pcrs)));
     }
-    let list = pcrs.iter().map(u8::to_string).collect::<Vec<_>>().join("+");
-    vec![format!("--tpm2-public-key={PCR_KEY}"), format!("--tpm2-public-key-pcrs={list}")]
+    policy
 }
 
 /// The key is shown and typed back in part. Before the token, so that a crash here means a new volume with a new key, and
 /// a key that nobody wrote down never guards data.
-fn ceremony(context: &Context, key: certs::RecoveryKey, disk: &Disk, is_escrowed: bool) -> Result<(), StepError> {
-    match context.answers.ask(Question::RecoveryKey(RecoveryKeyShown::new(key, &disk.path, is_escrowed)?)) {
+pub(crate) fn ceremony(
+    answers: &dyn Answers,
+    key: certs::RecoveryKey,
+    device: &str,
+    is_escrowed: bool,
+) -> Result<(), StepError> {
+    match answers.ask(Question::RecoveryKey(RecoveryKeyShown::new(key, device, is_escrowed)?)) {
         Answer::WrittenDown(_) => Ok(()),
         Answer::LeftToEscrow if is_escrowed => Ok(()),
         Answer::Stop => Err(StepError::Stopped),
         Answer::LeftToEscrow | Answer::Nobody => Err(StepError::Unanswered {
             what: "nobody wrote down the recovery key, and no escrow has it",
-            hint: "run `cofferdam resume` on a terminal; it makes a new key and shows it",
+            hint: "run it again on a terminal (an installation: `cofferdam resume`); it makes a new key and shows it",
         }),
     }
 }
@@ -202,7 +207,7 @@ fn close(context: &Context) -> Result<(), StepError> {
 }
 
 /// argon2id with fixed costs: a calibrated cost would differ from run to run.
-fn derivation(cost: KeyDerivation) -> Vec<String> {
+pub(crate) fn derivation(cost: KeyDerivation) -> Vec<String> {
     vec![
         "--pbkdf".to_owned(),
         "argon2id".to_owned(),

@@ -6,11 +6,13 @@ use std::io::Write as _;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use certs::{EscrowBundle, EscrowItem, EscrowKind, EscrowRecipient};
+use jiff::Timestamp;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use super::certificates::entry;
 use super::{Context, StepError};
+use crate::config::InstallConfig;
 use crate::layout;
 
 const DISK: &str = "disk.age";
@@ -28,6 +30,18 @@ pub(super) fn write_disk(
     recipients: &[String],
     directory: Option<&Utf8Path>,
 ) -> Result<(), StepError> {
+    let sealed = sealed_disk(context.config, context.host.now(), key, header, recipients)?;
+    write(context, DISK, &sealed, directory)
+}
+
+/// The content of `disk.age`.
+pub(crate) fn sealed_disk(
+    config: &InstallConfig,
+    time: Timestamp,
+    key: &certs::RecoveryKey,
+    header: &[u8],
+    recipients: &[String],
+) -> Result<String, StepError> {
     let failed =
         |error: std::io::Error| StepError::Certificates { what: "compressing the header", reason: error.to_string() };
     let mut encoder = zstd::Encoder::new(Vec::new(), 3).map_err(failed)?;
@@ -37,7 +51,7 @@ pub(super) fn write_disk(
         item("data-volume", EscrowKind::RecoveryKey, key.expose().as_bytes()),
         item("luks-header.zst", EscrowKind::LuksHeader, &header),
     ];
-    seal(context, DISK, items, recipients, directory)
+    seal(config, time, items, recipients)
 }
 
 /// All other secrets of the site.
@@ -70,23 +84,25 @@ pub(crate) fn run(context: &Context, recipients: &[String], directory: Option<&U
             items.push(item(&name, EscrowKind::PackSecret, object["data"].to_string().as_bytes()));
         }
     }
-    seal(context, KEYS, items, recipients, directory)
+    write(context, KEYS, &seal(context.config, context.host.now(), items, recipients)?, directory)
 }
 
 fn seal(
-    context: &Context,
-    name: &str,
+    config: &InstallConfig,
+    time: Timestamp,
     items: Vec<EscrowItem>,
     recipients: &[String],
-    directory: Option<&Utf8Path>,
-) -> Result<(), StepError> {
+) -> Result<String, StepError> {
     let failed = |error: certs::CertsError| StepError::Certificates { what: "escrow", reason: error.to_string() };
-    let fqdn = context.config.site.fqdn.parse().map_err(failed)?;
-    let mut bundle = EscrowBundle::new(&context.config.site.name, fqdn, context.host.now());
+    let fqdn = config.site.fqdn.parse().map_err(failed)?;
+    let mut bundle = EscrowBundle::new(&config.site.name, fqdn, time);
     bundle.items = items;
     let recipients =
         recipients.iter().map(|text| text.parse()).collect::<Result<Vec<EscrowRecipient>, _>>().map_err(failed)?;
-    let sealed = bundle.seal(&recipients).map_err(failed)?;
+    bundle.seal(&recipients).map_err(failed)
+}
+
+fn write(context: &Context, name: &str, sealed: &str, directory: Option<&Utf8Path>) -> Result<(), StepError> {
     // Our own place last: `done` looks there.
     let places =
         [directory.map(|directory| directory.join(&context.config.site.name)), Some(Utf8PathBuf::from(layout::ESCROW))];

@@ -39,9 +39,14 @@ use crate::host::{Command, Host, HostError, HostExt, Output};
 use crate::layout;
 use crate::plan::{Action, Plan, Step};
 
+pub(crate) use boot::ESCROW as BOOT_ESCROW;
 pub(crate) use certificates::{import_files, judge_files};
 pub(crate) use cluster::{ask_api as api_answers, condition, last_line};
-pub(crate) use escrow::run as seal_escrow;
+pub(crate) use disk::{
+    TOKEN as VOLUME_TOKEN, ceremony as ask_to_write_down, derivation as key_derivation_arguments,
+    tpm_policy as tpm_policy_arguments,
+};
+pub(crate) use escrow::{run as seal_escrow, sealed_disk as sealed_disk_escrow};
 pub(crate) use files::{install as install_files, installed as files_installed};
 pub(crate) use kubeadm::KubeadmParameters;
 pub use kubeadm::render_kubeadm_config;
