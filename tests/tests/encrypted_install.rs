@@ -56,10 +56,10 @@ fn pulled_images_are_whole(site: &mut EncryptedSite) {
     assert!(said.starts_with("Kubernetes v"), "{said}");
 }
 
-/// Install with a power cut in the middle; the TPM opens the volume, then, with the TPM gone, the recovery key does.
-/// 5 to 7 minutes without KVM.
+/// Install with a power cut in the middle; the TPM opens the volume, and what a thief reads of the disk says nothing. Five
+/// minutes without KVM.
 #[test]
-fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
+fn the_volume_opens_by_the_tpm_and_its_disk_tells_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = Utf8Path::from_path(folder.path()).unwrap();
     let sample = sample::make(folder.path()).unwrap();
@@ -75,7 +75,7 @@ fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
 
     site.power_cut().unwrap();
     note(&mut site, began, "unlocked by the TPM after a power cut");
-    assert!(!site.machine.console().unwrap().has_said("Please enter passphrase"), "it asked although the TPM is there");
+    assert!(!has_asked(&mut site), "it asked although the TPM is there");
     pulled_images_are_whole(&mut site);
     all_is_served_from_the_volume(&mut site);
     note(&mut site, began, "registry and containerd serve");
@@ -88,37 +88,7 @@ fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
         .unwrap();
     let subject = subject.lines().find_map(|line| line.trim().strip_prefix("commonName")).unwrap();
     let subject = subject.trim_start_matches([' ', '=']).to_owned();
-    let mut key = site.recovery_key().unwrap();
-    site.machine.power_off().unwrap();
-
-    site.machine.options_mut().tpm = Some(path.join("another-tpm"));
-    site.machine.power_on().unwrap();
-    site.machine.wait_for_console("Please enter passphrase for disk", BOOT_LIMIT).unwrap();
-    note(&mut site, began, "another TPM: asked for the recovery key");
-    site.machine.wait_for_agent(MINUTE).unwrap();
-    assert_eq!(site.machine.run("findmnt /var/lib/cofferdam/data").unwrap().code, 1, "mounted without a key");
-    site.machine.console().unwrap().send_line(&key).unwrap();
-    site.machine.wait_until_up(BOOT_LIMIT).unwrap();
-    all_is_served_from_the_volume(&mut site);
-    note(&mut site, began, "the recovery key opened it");
-
-    // The firmware's change is for good: the volume is bound to the TPM of now, and no prompt is left.
-    site.disk_command("rebind --key-file -", &key).unwrap();
-    site.machine.power_off().unwrap();
-    site.machine.power_on().unwrap();
-    site.machine.wait_until_up(BOOT_LIMIT).unwrap();
-    assert!(!site.machine.console().unwrap().has_said("Please enter passphrase"), "it asked after `disk rebind`");
-    all_is_served_from_the_volume(&mut site);
-    note(&mut site, began, "the other TPM opens it");
-
-    site.disk_command("rotate-recovery --key-file -", &key).unwrap();
-    let old_key = std::mem::replace(&mut key, site.recovery_key().unwrap());
-    assert_ne!(key, old_key);
-    site.machine.power_off().unwrap();
-    site.machine.power_on().unwrap();
-    site.machine.wait_until_up(BOOT_LIMIT).unwrap();
-    assert!(!site.machine.console().unwrap().has_said("Please enter passphrase"), "it asked after a rotation");
-    note(&mut site, began, "the TPM opens it after a rotation");
+    let key = site.recovery_key().unwrap();
     site.machine.power_off().unwrap();
 
     // The thief's view.
@@ -127,19 +97,72 @@ fn the_volume_opens_by_tpm_and_by_the_escrowed_key() {
     assert!(found.hits.values().all(|hits| *hits == 0), "{found:?}");
     let header = LuksHeader::read(site.disk.path(), 0).unwrap();
     assert!(header.opens_with(key.as_bytes()).unwrap());
-    assert!(!header.opens_with(old_key.as_bytes()).unwrap(), "the old recovery key still opens");
     assert!(!header.opens_with(b"wrong").unwrap());
+    two_slots_each_with_its_token(&header);
+}
+
+/// Whether the console was asked for a key in this boot.
+fn has_asked(site: &mut EncryptedSite) -> bool {
+    site.machine.console().unwrap().has_said("Please enter passphrase")
+}
+
+fn two_slots_each_with_its_token(header: &LuksHeader) {
     let metadata = header.metadata().unwrap();
     assert_eq!(metadata["keyslots"].as_object().unwrap().len(), 2, "{metadata}");
     let kinds: Vec<_> =
         metadata["tokens"].as_object().unwrap().values().map(|token| token["type"].as_str().unwrap()).collect();
     assert_eq!(kinds.iter().filter(|kind| **kind == "systemd-tpm2").count(), 1, "{kinds:?}");
-    assert_eq!(
-        kinds.iter().filter(|kind| **kind == "cofferdam").count(),
-        2,
-        "the mark and the recovery key: {kinds:?}"
-    );
+    let ours = kinds.iter().filter(|kind| **kind == "cofferdam").count();
+    assert_eq!(ours, 2, "the mark and the recovery key: {kinds:?}");
     assert_eq!(metadata["segments"]["0"]["encryption"], "aes-xts-plain64", "{metadata}");
+}
+
+/// With another TPM the recovery key opens the volume; `disk rebind` binds it to that TPM, `disk rotate-recovery` changes the
+/// key. Five minutes without KVM.
+#[test]
+#[ignore = "slow: four boots; the appliance's test has a start without TPM in each run"]
+fn slow_another_tpm_is_bound_and_the_recovery_key_changed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Utf8Path::from_path(folder.path()).unwrap();
+    let sample = sample::make(folder.path()).unwrap();
+    let began = Instant::now();
+    let mut site = EncryptedSite::bare(&sample, path).unwrap();
+    site.start("install --config /root/install.yaml").unwrap();
+    site.wait_for_step("images.pull", 20 * MINUTE).unwrap();
+    note(&mut site, began, "images pulled");
+    let old_key = site.recovery_key().unwrap();
+    site.power_cut().unwrap();
+    site.machine.power_off().unwrap();
+
+    site.machine.options_mut().tpm = Some(path.join("another-tpm"));
+    site.machine.power_on().unwrap();
+    site.machine.wait_for_console("Please enter passphrase for disk", BOOT_LIMIT).unwrap();
+    note(&mut site, began, "another TPM: asked for the recovery key");
+    site.machine.wait_for_agent(MINUTE).unwrap();
+    assert_eq!(site.machine.run("findmnt /var/lib/cofferdam/data").unwrap().code, 1, "mounted without a key");
+    site.machine.console().unwrap().send_line(&old_key).unwrap();
+    site.machine.wait_until_up(BOOT_LIMIT).unwrap();
+    all_is_served_from_the_volume(&mut site);
+    note(&mut site, began, "the recovery key opened it");
+
+    // The firmware's change is for good: the volume is bound to the TPM of now, and no prompt is left.
+    site.disk_command("rebind --key-file -", &old_key).unwrap();
+    site.machine.power_off().unwrap();
+    site.machine.power_on().unwrap();
+    site.machine.wait_until_up(BOOT_LIMIT).unwrap();
+    assert!(!has_asked(&mut site), "it asked after `disk rebind`");
+    all_is_served_from_the_volume(&mut site);
+    note(&mut site, began, "the other TPM opens it");
+
+    site.disk_command("rotate-recovery --key-file -", &old_key).unwrap();
+    let key = site.recovery_key().unwrap();
+    assert_ne!(key, old_key);
+    site.machine.power_off().unwrap();
+    let header = LuksHeader::read(site.disk.path(), 0).unwrap();
+    assert!(header.opens_with(key.as_bytes()).unwrap());
+    assert!(!header.opens_with(old_key.as_bytes()).unwrap(), "the old recovery key still opens");
+    two_slots_each_with_its_token(&header);
+    note(&mut site, began, "the recovery key is another one");
 }
 
 /// The whole: the cluster comes up on the encrypted volume, and says so. Without KVM some 15 minutes.

@@ -94,7 +94,9 @@ fn begin_by_keys(site: &FastSite) -> Terminal {
     let on = key::control('n');
     let page = |screen: &mut Terminal, text: &str, keys: &[&str]| {
         screen.wait_for(text, SOON).unwrap();
-        keys.iter().for_each(|key| screen.send(key).unwrap());
+        for key in keys {
+            screen.send(key).unwrap();
+        }
     };
     page(&mut screen, "signed by the trusted key", &[&on]);
     // Its kernel has no dm-crypt: a site without encryption needs its token spelled out.

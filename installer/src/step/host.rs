@@ -10,6 +10,13 @@ use crate::layout;
 const MODULES: &str = "/etc/modules-load.d/cofferdam.conf";
 const SYSCTLS: &str = "/etc/sysctl.d/90-cofferdam.conf";
 const USERS: &str = "/etc/sysusers.d/cofferdam.conf";
+/// systemd-networkd takes the first file that matches an adapter. One of the host's own that means every Ethernet adapter
+/// would take the pods' adapters out of their bridge (systemd.network(5)).
+const PODS_NETWORK: (&str, &str) = (
+    "/etc/systemd/network/05-cofferdam-pods.network",
+    "[Match]\nName=cni* veth* cali* flannel* cilium* lxc* kube-*\n\n[Link]\nUnmanaged=yes\n",
+);
+const NETWORKD: &str = "systemd-networkd.service";
 
 pub(super) fn done(context: &Context, modules: &[String], sysctls: &[(String, String)]) -> Result<bool, StepError> {
     for (path, content) in files(modules, sysctls) {
@@ -42,6 +49,9 @@ pub(super) fn run(context: &Context, modules: &[String], sysctls: &[(String, Str
         context.must("modprobe", [module.as_str()])?;
     }
     context.must("sysctl", ["-q", "-p", SYSCTLS])?;
+    if context.succeeds("systemctl", ["is-active", NETWORKD])? {
+        context.must("networkctl", ["reload"])?;
+    }
     let (index, signature) = context.signed_index;
     host.ensure(layout::INDEX.into(), index, 0o644)?;
     host.ensure(layout::INDEX_SIGNATURE.into(), signature, 0o644)?;
@@ -53,6 +63,7 @@ fn files(modules: &[String], sysctls: &[(String, String)]) -> Vec<(Utf8PathBuf, 
     vec![
         (MODULES.into(), modules.iter().fold(String::new(), |text, module| format!("{text}{module}\n"))),
         (SYSCTLS.into(), sysctls),
+        (PODS_NETWORK.0.into(), PODS_NETWORK.1.to_owned()),
         (USERS.into(), format!("u {} - \"Cofferdam registry\" {}\n", layout::REGISTRY_USER, layout::STORE)),
     ]
 }
