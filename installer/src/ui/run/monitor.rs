@@ -44,11 +44,16 @@ impl Watched {
         Self { run: None, read: 0, is_alive: false, log: None, mode, ticks: 0 }
     }
 
-    /// Reads what is new. A plan that is another one begins from the start.
-    pub(super) fn look(&mut self, host: &dyn Host) {
-        let plan: Option<Plan> =
-            host.read_text(layout::PLAN.into()).ok().flatten().and_then(|text| serde_json::from_str(&text).ok());
-        let now = host.now();
+    /// Reads what is new.
+    fn look(&mut self, host: &dyn Host) {
+        let plan = host.read_text(layout::PLAN.into()).ok().flatten().and_then(|text| serde_json::from_str(&text).ok());
+        let events = host.read(layout::EVENTS.into()).ok().flatten();
+        self.is_alive = is_running(host);
+        self.hear(plan, events.as_deref().map_or(&[][..], Vec::as_slice), host.now());
+    }
+
+    /// Takes the plan and the whole event file. A plan that is another one begins from the start.
+    fn hear(&mut self, plan: Option<Plan>, bytes: &[u8], now: Timestamp) {
         match (plan, &self.run) {
             (Some(plan), Some((known, _))) if plan == *known => {}
             (Some(plan), _) => {
@@ -58,10 +63,7 @@ impl Watched {
             }
             (None, _) => self.run = None,
         }
-        self.is_alive = is_running(host);
         let Some((_, run)) = &mut self.run else { return };
-        let events = host.read(layout::EVENTS.into()).ok().flatten();
-        let bytes = events.as_deref().map_or(&[][..], Vec::as_slice);
         if bytes.len() < self.read {
             self.read = 0;
         }
@@ -167,5 +169,47 @@ pub fn monitor(terminal: &mut Terminal, theme: Theme, host: &SharedHost) -> io::
         if signals.take_terminate() || signals.is_hung_up() {
             return Ok(());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::Watched;
+    use crate::engine::event::{Event, Line, Progress};
+    use crate::ui::run::tests::{clock, in_three_looks, sample_plan};
+
+    /// The event file of a run that came to its load of the bundle, with the beginning of a line that is being written.
+    fn events(more: &[Event]) -> Vec<u8> {
+        let plan = sample_plan();
+        let mut all = vec![Event::Started { site: plan.site.clone(), steps: plan.steps.len(), weight: 0 }];
+        for (position, step) in plan.steps.iter().enumerate() {
+            let (id, title, number) = (step.id.clone(), step.title.clone(), position + 1);
+            all.push(Event::StepStarted { id: id.clone(), title: title.clone(), number, of: plan.steps.len() });
+            if id == "bundle.load" {
+                let progress = Progress::Bytes { done: 1_900_000_000, total: 4_700_000_000, blobs: None };
+                all.push(Event::StepProgress { id, progress });
+                break;
+            }
+            all.push(Event::StepFinished { id, title, number, milliseconds: 7000 });
+        }
+        all.extend_from_slice(more);
+        let mut bytes: Vec<u8> =
+            (0..).zip(&all).flat_map(|(at, event)| Line::new(clock(at), event).text().into_bytes()).collect();
+        bytes.extend_from_slice(b"{\"v\":1,\"ti");
+        bytes
+    }
+
+    #[test]
+    fn the_second_console() {
+        in_three_looks("monitor-waiting", |mode, area, picture| Watched::new(mode).draw(area, picture));
+        let watched = |mode, is_alive| {
+            let mut watched = Watched::new(mode);
+            watched.is_alive = is_alive;
+            watched.hear(Some(sample_plan()), &events(&[]), clock(20));
+            watched
+        };
+        in_three_looks("monitor-running", |mode, area, picture| watched(mode, true).draw(area, picture));
+        in_three_looks("monitor-interrupted", |mode, area, picture| watched(mode, false).draw(area, picture));
     }
 }

@@ -146,3 +146,34 @@ pub fn offer(terminal: &mut Terminal, theme: Theme, plan: &Plan, host: &SharedHo
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Offered;
+    use crate::engine::journal::{Outcome, Record};
+    use crate::ui::run::tests::{clock, in_three_looks, sample_plan};
+
+    #[test]
+    fn what_was_begun_is_offered() {
+        let record = |at, step: &str, result, error: Option<&str>| Record {
+            time: clock(at),
+            step: step.to_owned(),
+            result,
+            attempt: 1,
+            error: error.map(str::to_owned),
+        };
+        let records = [
+            record(1, "host.prepare", Outcome::Started, None),
+            record(2, "host.prepare", Outcome::Finished, None),
+            record(3, "disk.encrypt", Outcome::Started, None),
+            record(4, "disk.encrypt", Outcome::Finished, None),
+            record(5, "data.mount", Outcome::Failed, Some("/dev/mapper/cofferdam is not there")),
+        ];
+        for (name, count, is_running) in [("interrupted", 3, false), ("failed", 5, false), ("running", 3, true)] {
+            in_three_looks(&format!("offer-{name}"), |mode, area, picture| {
+                Offered::new(&sample_plan(), records.get(..count).unwrap_or_default(), is_running, mode)
+                    .draw(area, picture);
+            });
+        }
+    }
+}

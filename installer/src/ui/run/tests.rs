@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
+use ratatui::buffer::Buffer;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use ratatui::layout::Rect;
 
 use super::model::{Failure, Outcome};
 use super::session::{Choice, Dialog, Effect, Input, May, Page, Session};
@@ -184,6 +186,21 @@ pub(super) fn picture(session: &Session, width: u16, height: u16) -> String {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
     terminal.draw(|frame| view::draw(session, frame.area(), frame.buffer_mut())).unwrap();
     text_of(&terminal)
+}
+
+/// A page that no session draws, as snapshots at 80×24, at 120×40 and in basic mode.
+pub(super) fn in_three_looks(name: &str, draw: impl Fn(Mode, Rect, &mut Buffer)) {
+    let drawn = |mode, width, height| {
+        let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+        terminal.draw(|frame| draw(mode, frame.area(), frame.buffer_mut())).unwrap();
+        text_of(&terminal)
+    };
+    insta::assert_snapshot!(format!("{name}-80x24"), drawn(Mode::Colour, 80, 24));
+    insta::assert_snapshot!(format!("{name}-120x40"), drawn(Mode::Colour, 120, 40));
+    let basic = drawn(Mode::Basic, 80, 24);
+    assert!(basic.is_ascii(), "{name}: {basic}");
+    insta::assert_snapshot!(format!("{name}-basic"), basic);
+    assert!(drawn(Mode::Colour, 40, 10).contains("too small"));
 }
 
 pub(super) fn text_of(terminal: &Terminal<TestBackend>) -> String {
