@@ -1,10 +1,13 @@
 //! What goes wrong before anything is served, said with a hint; and what the log says afterwards.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, FileTimes};
 use std::process::Stdio;
+use std::time::{Duration, SystemTime};
 
-use airgap_registry::{Config, Error, Server};
+use airgap_registry::{Config, Error, Server, Store};
 use bundle::oci::Digest;
+use camino::Utf8PathBuf;
 
 use crate::harness::{Bench, Process, Running, USER};
 
@@ -70,6 +73,41 @@ fn what_stands_against_a_start_is_named_with_a_hint() {
         assert!(error.hint().unwrap().contains(hint), "{error}: {:?}", error.hint());
         assert!(!error.to_string().contains("c2VjcmV0") && !error.to_string().contains("secret"), "{error}");
     }
+}
+
+/// A start costs the same whatever the store holds: no folder of blobs is read, as their times of access tell.
+#[test]
+fn a_start_reads_no_folder_of_blobs() {
+    let bench = Bench::new();
+    let config = bench.plain_config();
+    drop(Running::start(config.clone()));
+    let store = Store::open(&config.store).unwrap();
+    let mut folders = BTreeSet::new();
+    for number in 0..2_000_u32 {
+        let content = number.to_be_bytes();
+        let path = store.blob_path(&Digest::sha256_of(&content));
+        let folder = path.parent().unwrap().to_owned();
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(&path, content).unwrap();
+        folders.insert(folder);
+    }
+    drop(store);
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_hours(24);
+    let set_back = |folder: &Utf8PathBuf| {
+        let times = FileTimes::new().set_accessed(long_ago);
+        fs::File::open(folder).unwrap().set_times(times).unwrap();
+    };
+    let was_read = |folder: &&Utf8PathBuf| folder.metadata().unwrap().accessed().unwrap() != long_ago;
+    folders.iter().for_each(set_back);
+    // The filesystem must keep these times, or the test says nothing.
+    let first = folders.first().unwrap();
+    assert!(folders.len() > 200 && first.read_dir_utf8().unwrap().count() > 0);
+    assert!(was_read(&first), "this filesystem keeps no times of access");
+    set_back(first);
+
+    let server = Running::start(config);
+    assert_eq!(folders.iter().filter(was_read).count(), 0);
+    drop(server);
 }
 
 #[test]
