@@ -271,7 +271,8 @@ fn a_failed_step_is_retried_and_a_lost_line_stops_nothing() {
     assert_eq!(events.last().unwrap()["event"], "stopped");
 
     // The line drops: the installation goes on.
-    let screen = terminal(&site, &["resume"], "vt100");
+    let mut screen = terminal(&site, &["resume"], "vt100");
+    screen.wait_for("Installing site site-a", SOON).unwrap();
     let before = done(&site);
     drop(screen);
     for _ in 0..1200 {
