@@ -145,15 +145,19 @@ pub fn install(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&str)) -> Res
 pub const SERVES: &str = "systemctl is-active --quiet containerd.service && curl -s --fail --output /dev/null \
     --cacert /etc/cofferdam/tls/site-ca.crt https://localhost:5000/readyz";
 
-/// A script that shows what the installation says after the first start from the disk, until `condition` holds.
+/// A script that shows what the installation says after the first start from the disk, until `condition` holds. The journal
+/// moves to the encrypted volume meanwhile, where `--follow` would not go along.
 pub fn follow_until(condition: &str) -> String {
     format!(
-        "journalctl --boot --follow --no-tail --output=cat --unit=cofferdam-continue.service &
+        "show() {{
+            journalctl --boot --quiet --output=cat --cursor-file=/run/follow.cursor --unit=cofferdam-continue.service
+        }}
         until {condition}; do
-            if systemctl is-failed --quiet cofferdam-continue.service; then sleep 1; kill $!; exit 1; fi
+            show
+            if systemctl is-failed --quiet cofferdam-continue.service; then exit 1; fi
             sleep 5
         done
-        kill $!"
+        show"
     )
 }
 
