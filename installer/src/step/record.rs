@@ -36,7 +36,7 @@ pub struct State {
     pub index: String,
     /// `luks2`, or `none` because the configuration said so with its token.
     pub encryption: String,
-    /// The disk of the data volume.
+    /// The disk of the data volume; on an appliance its partition.
     pub disk: Option<String>,
     /// SHA-256 fingerprint of the site CA.
     pub ca_fingerprint: String,
@@ -83,12 +83,21 @@ impl State {
                 Encryption::Luks2 { .. } => "luks2".to_owned(),
                 Encryption::None { .. } => "none".to_owned(),
             },
-            disk: plan.destroys.first().map(|disk| disk.path.clone()),
+            disk: data_device(plan),
             ca_fingerprint: authority.first().map(|certificate| certificate.sha256.to_string()).unwrap_or_default(),
             accepted: config.accept.clone(),
             packs: packs(index, |name| is_installed(plan, name)),
         })
     }
+}
+
+/// What holds the data volume: what is encrypted, or else the disk that is formatted without that.
+fn data_device(plan: &Plan) -> Option<String> {
+    let encrypted = plan.steps.iter().find_map(|step| match &step.action {
+        Action::EncryptDisk { disk, .. } => Some(disk.path.clone()),
+        _ => None,
+    });
+    encrypted.or_else(|| plan.destroys.first().map(|disk| disk.path.clone()))
 }
 
 pub(super) fn done(context: &Context) -> Result<bool, StepError> {
