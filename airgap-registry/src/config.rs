@@ -3,11 +3,13 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::peer::FetchBounds;
 
 /// The most bytes a configuration file may have.
 const MAXIMUM_SIZE: u64 = 64 << 10;
@@ -52,6 +54,9 @@ pub struct Config {
     /// Removing what nothing refers to.
     #[serde(default)]
     pub garbage: GarbageConfig,
+    /// Other registries of the site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<PeersConfig>,
     /// One line in the log for each request, and not only for writes and refusals.
     #[serde(default)]
     pub access_log: bool,
@@ -112,6 +117,17 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// What taking a blob over from a peer must observe.
+    pub(crate) fn fetch_bounds(&self) -> FetchBounds {
+        FetchBounds {
+            watermark: self.free_space_mib << 20,
+            largest: self.blob_gib << 30,
+            idle: Duration::from_secs(self.idle_seconds),
+        }
+    }
+}
+
 /// Hashing all blobs again, to find damage before a node does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
@@ -153,6 +169,35 @@ impl Default for GarbageConfig {
     }
 }
 
+/// Other registries of the site, each of them on a node of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct PeersConfig {
+    /// Those that are asked, one after the other, for what is missing here; `https://HOST:PORT`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
+    /// The one whose whole content is taken over, again and again; `https://HOST:PORT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow: Option<String>,
+    /// Minutes between two looks at the one that is followed.
+    pub every_minutes: u64,
+    /// The CA of their certificates, PEM. Absent: only peers by plain HTTP on a loopback address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Utf8PathBuf>,
+    /// The certificate of this node with its chain, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Utf8PathBuf>,
+    /// Its private key, PEM; or a systemd credential.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Utf8PathBuf>,
+}
+
+impl Default for PeersConfig {
+    fn default() -> Self {
+        Self { servers: Vec::new(), follow: None, every_minutes: 5, ca: None, certificate: None, key: None }
+    }
+}
+
 /// Where certificate and key are. A path that begins with `$CREDENTIALS_DIRECTORY/` names a credential that systemd
 /// hands over (systemd.exec(5), `LoadCredential=`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +228,7 @@ impl Config {
             limits: Limits::default(),
             scrub: ScrubConfig::default(),
             garbage: GarbageConfig::default(),
+            peers: None,
             access_log: false,
             sparse_manifests: false,
         }
@@ -258,6 +304,7 @@ impl Config {
             ("garbage.every-hours", self.garbage.every_hours, 0, 1 << 20),
             ("garbage.grace-hours", self.garbage.grace_hours, 1, 1 << 20),
             ("garbage.keep-bundles", self.garbage.keep_bundles.unwrap_or(1) as u64, 1, 1 << 20),
+            ("peers.every-minutes", self.peers.as_ref().map_or(1, |peers| peers.every_minutes), 1, 1 << 20),
             ("tokens.lifetime-seconds", self.tokens.as_ref().map_or(60, |tokens| tokens.lifetime_seconds), 60, 86_400),
         ];
         match numbers.iter().find(|(_, value, least, most)| value < least || value > most) {
@@ -336,6 +383,7 @@ mod tests {
             (format!("{GOOD}limits: {{connections: 0}}\n"), "limits.connections is 0"),
             (format!("{GOOD}garbage: {{keep-bundles: 0}}\n"), "keep-bundles"),
             (format!("{GOOD}garbage: {{grace-hours: 0}}\n"), "grace-hours"),
+            (format!("{GOOD}peers: {{every-minutes: 0}}\n"), "peers.every-minutes"),
             (format!("{GOOD}tokens: {{lifetime-seconds: 5}}\n"), "lifetime-seconds"),
         ] {
             let error = Config::parse(&yaml).unwrap().validate().unwrap_err();

@@ -144,6 +144,14 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// Another registry could not be reached, or gave something that cannot be used.
+    #[error("the registry {server}: {why}")]
+    Peer {
+        /// Its URL.
+        server: String,
+        /// What went wrong.
+        why: String,
+    },
     /// The server cannot listen on an address.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -194,13 +202,18 @@ impl Error {
             }
             Self::ConfigSyntax { .. } => {
                 "keys are store, listen, tls (certificate, key, client-ca), htpasswd, policy, tokens, anonymous-pull, \
-                 plain-http, limits, scrub, garbage, access-log, sparse-manifests (docs/registry.md)"
+                 plain-http, limits, scrub, garbage, peers, access-log, sparse-manifests (docs/registry.md)"
                     .to_owned()
             }
             Self::ConfigRule { hint, .. } | Self::Tls { hint, .. } => (*hint).to_owned(),
             Self::Passwords { .. } => "make entries with `htpasswd -B -C 10 FILE USER`".to_owned(),
             Self::Repair { .. } => {
                 "check it with `cofferdam bundle verify --trust PUB BUNDLE`, or name another one".to_owned()
+            }
+            Self::Peer { .. } => {
+                "check its address, that it serves, and that this node's certificate and CA are of the same site; what \
+                 was taken over stays, and the same command goes on there"
+                    .to_owned()
             }
             Self::Policy { .. } => {
                 "each rule has `repositories`, `who` and `allow`; docs/registry.md shows some".to_owned()

@@ -29,6 +29,10 @@ pub(crate) struct Metrics {
     pub(crate) damaged: AtomicU64,
     /// Damaged blobs that were put back from a bundle.
     pub(crate) repaired: AtomicU64,
+    /// Blobs and manifests that were missing here and were taken over from a peer.
+    pub(crate) taken_over: AtomicU64,
+    /// When this server was last equal to the one that it follows, in seconds since 1970; 0: never.
+    pub(crate) followed: AtomicU64,
     /// Blobs that nothing referred to and that were removed.
     pub(crate) collected: AtomicU64,
 }
@@ -70,6 +74,8 @@ impl Metrics {
             ("scrub_passes_total", "counter", read(&self.scrub_passes)),
             ("damaged_blobs_total", "counter", read(&self.damaged)),
             ("repaired_blobs_total", "counter", read(&self.repaired)),
+            ("taken_over_total", "counter", read(&self.taken_over)),
+            ("followed_timestamp_seconds", "gauge", read(&self.followed)),
             ("collected_blobs_total", "counter", read(&self.collected)),
             ("free_bytes", "gauge", gauges.free_bytes),
             ("watermark_bytes", "gauge", gauges.watermark_bytes),

@@ -12,6 +12,7 @@ mod connection;
 mod exchange;
 mod head;
 mod metrics;
+mod miss;
 mod patience;
 mod problem;
 mod pull;
@@ -36,6 +37,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::{Passwords, Permission, Policy, Rights, Tokens};
 use crate::naming;
+use crate::peer::Peers;
 use crate::store::Store;
 use asker::{Asker, Peer};
 use body::Body;
@@ -46,6 +48,10 @@ use query::Query;
 use route::Endpoint;
 
 pub use connection::Server;
+// For [`crate::peer`].
+pub(crate) use patience::Progress;
+pub(crate) use receive::{Outcome, gather};
+pub(crate) use tls::client as client_tls;
 
 /// The parsers, for [`crate::fuzz`].
 pub(crate) mod fuzzed {
@@ -83,6 +89,7 @@ pub(crate) struct Service {
     tokens: Option<Tokens>,
     rights: RwLock<Arc<Rights>>,
     tls: Option<RwLock<Arc<tls::Tls>>>,
+    peers: Option<RwLock<Arc<Peers>>>,
     /// Held as long as the server lives.
     _serving: File,
 }
@@ -95,6 +102,7 @@ impl Service {
         let lifetime = config.tokens.as_ref().map(|tokens| Duration::from_secs(tokens.lifetime_seconds));
         let tokens = lifetime.map(Tokens::new).transpose()?;
         let rights = read_rights(&config)?;
+        let peers = read_peers(&config)?.map(|peers| RwLock::new(Arc::new(peers)));
         let store = Store::create(&config.store)?;
         let serving = store.lock_serving()?;
         Ok(Self {
@@ -106,6 +114,7 @@ impl Service {
             tokens,
             rights: RwLock::new(Arc::new(rights)),
             tls: tls.map(|tls| RwLock::new(Arc::new(tls))),
+            peers,
             config,
             _serving: serving,
         })
@@ -123,6 +132,13 @@ impl Service {
                     tracing::info!("the certificate was read again");
                 }
                 Err(error) => report("certificate", &error),
+            }
+        }
+        if let Some(current) = &self.peers {
+            match read_peers(&self.config) {
+                Ok(Some(peers)) => *current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(peers),
+                Ok(None) => {}
+                Err(error) => report("certificate for peers", &error),
             }
         }
         match read_rights(&self.config) {
@@ -227,6 +243,7 @@ impl Service {
             Endpoint::Token => self.token(asker, &query, &call.headers),
             Endpoint::Metrics => self.numbers().await,
             Endpoint::Catalog => self.catalog(&query).await,
+            Endpoint::Content => self.content().await,
             Endpoint::ReadBlob(name, digest) => self.read_blob(name, digest, &call.headers, is_head).await,
             Endpoint::ReadManifest(name, reference) => {
                 self.read_manifest(name, reference, &call.headers, is_head).await
@@ -270,6 +287,12 @@ impl Service {
 
 fn digest_of(response: &Response<Body>) -> &str {
     response.headers().get(answer::CONTENT_DIGEST).and_then(|value| value.to_str().ok()).unwrap_or("")
+}
+
+/// The peers that are asked for what is missing here; `None` when there are none.
+fn read_peers(config: &Config) -> Result<Option<Peers>> {
+    let asked = config.peers.as_ref().filter(|peers| !peers.servers.is_empty());
+    asked.map(|peers| Peers::new(peers, config.limits.fetch_bounds())).transpose()
 }
 
 fn read_rights(config: &Config) -> Result<Rights> {

@@ -1,5 +1,6 @@
 //! Handlers that read: blobs, manifests, tags, referrers, the catalog.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use bundle::oci::{Digest, RepositoryName, media_type};
@@ -27,19 +28,11 @@ impl Service {
         headers: &HeaderMap,
         is_head: bool,
     ) -> Result<Response<Body>, Problem> {
-        let (size, file) = if is_head {
-            // Two looks at the filesystem's index: not worth another thread.
-            let size = self.store.linked_blob(&name, &digest)?.ok_or_else(|| Problem::unknown_blob(&digest))?;
-            self.lease(&name, &digest).await?;
-            (size, None)
-        } else {
-            let store = Arc::clone(&self.store);
-            let found = blocking(move || {
-                let Some(size) = store.linked_blob(&name, &digest)? else { return Ok(None) };
-                Ok(Some((size, Some(store.open_blob(&digest)?))))
-            });
-            found.await?.ok_or_else(|| Problem::unknown_blob(&digest))?
+        let found = match self.look_up(&name, &digest, is_head).await? {
+            None if self.take_blob(&name, &digest, headers).await? => self.look_up(&name, &digest, is_head).await?,
+            other => other,
         };
+        let (size, file) = found.ok_or_else(|| Problem::unknown_blob(&digest))?;
         let tag = etag(&digest);
         if matches_etag(headers, header::IF_NONE_MATCH, &tag) {
             return not_modified(&tag);
@@ -67,6 +60,27 @@ impl Service {
         Ok(response)
     }
 
+    /// The size of a blob that the repository holds, and its file when its bytes are wanted.
+    async fn look_up(
+        &self,
+        name: &RepositoryName,
+        digest: &Digest,
+        is_head: bool,
+    ) -> Result<Option<(u64, Option<File>)>, Problem> {
+        if is_head {
+            // Two looks at the filesystem's index: not worth another thread.
+            let Some(size) = self.store.linked_blob(name, digest)? else { return Ok(None) };
+            self.lease(name, digest).await?;
+            return Ok(Some((size, None)));
+        }
+        let (store, name, digest) = (Arc::clone(&self.store), name.clone(), *digest);
+        let found = blocking(move || {
+            let Some(size) = store.linked_blob(&name, &digest)? else { return Ok(None) };
+            Ok(Some((size, Some(store.open_blob(&digest)?))))
+        });
+        found.await
+    }
+
     pub(super) async fn read_manifest(
         &self,
         name: RepositoryName,
@@ -74,11 +88,11 @@ impl Service {
         headers: &HeaderMap,
         is_head: bool,
     ) -> Result<Response<Body>, Problem> {
-        let found = if let Some(kept) = self.manifests.get(&name, &reference) {
-            Some(kept)
-        } else {
-            let (store, manifests, wanted) = (Arc::clone(&self.store), Arc::clone(&self.manifests), reference.clone());
-            blocking(move || manifests.load(&store, &name, &wanted)).await?
+        let found = match self.find_manifest(&name, &reference).await? {
+            None if self.take_manifest(&name, &reference, headers).await? => {
+                self.find_manifest(&name, &reference).await?
+            }
+            other => other,
         };
         let Kept { file, bytes } = found.ok_or_else(|| match &reference {
             ManifestReference::Digest(digest) => Problem::unknown_manifest(digest),
@@ -97,6 +111,19 @@ impl Service {
             response.headers_mut().insert(header::CACHE_CONTROL, IMMUTABLE);
         }
         Ok(response)
+    }
+
+    async fn find_manifest(
+        &self,
+        name: &RepositoryName,
+        reference: &ManifestReference,
+    ) -> Result<Option<Kept>, Problem> {
+        if let Some(kept) = self.manifests.get(name, reference) {
+            return Ok(Some(kept));
+        }
+        let (store, manifests) = (Arc::clone(&self.store), Arc::clone(&self.manifests));
+        let (name, wanted) = (name.clone(), reference.clone());
+        blocking(move || manifests.load(&store, &name, &wanted)).await
     }
 
     /// Keeps a blob from being collected while the client that asked for it goes on with its push.

@@ -87,14 +87,14 @@ impl Service {
 }
 
 /// What comes after a batch.
-enum Outcome {
+pub(crate) enum Outcome {
     More,
     End,
     Failure(Problem),
 }
 
 /// The next parts of a body, [`BATCH`] bytes or a little more, or what there is before its end.
-async fn gather(body: &mut Incoming, progress: &mut Progress) -> (Vec<Bytes>, Outcome) {
+pub(crate) async fn gather(body: &mut Incoming, progress: &mut Progress) -> (Vec<Bytes>, Outcome) {
     let (mut batch, mut length) = (Vec::new(), 0);
     while length < BATCH {
         let frame = progress.wait(async { Ok(body.frame().await) }).await;

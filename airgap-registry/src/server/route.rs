@@ -28,6 +28,9 @@ pub(crate) enum Endpoint {
     Base,
     /// `GET /v2/_catalog`
     Catalog,
+    /// `GET /v2/_cofferdam/content`: all of it, for a registry that follows this one (OCI distribution-spec,
+    /// "Extensions": a name with an underscore before it is no repository)
+    Content,
     /// end-2 `GET, HEAD …/blobs/DIGEST`
     ReadBlob(RepositoryName, Digest),
     /// end-3 `GET, HEAD …/manifests/REFERENCE`
@@ -68,9 +71,10 @@ impl Endpoint {
             "/readyz" if reads => return Ok(Self::Ready),
             "/v2" | "/v2/" if reads => return Ok(Self::Base),
             "/v2/_catalog" if reads => return Ok(Self::Catalog),
+            "/v2/_cofferdam/content" if reads => return Ok(Self::Content),
             "/token" if *method == Method::GET => return Ok(Self::Token),
             "/metrics" if reads => return Ok(Self::Metrics),
-            "/healthz" | "/readyz" | "/v2" | "/v2/" | "/v2/_catalog" | "/metrics" => {
+            "/healthz" | "/readyz" | "/v2" | "/v2/" | "/v2/_catalog" | "/v2/_cofferdam/content" | "/metrics" => {
                 return Err(Problem::method("GET, HEAD"));
             }
             "/token" => return Err(Problem::method("GET")),
@@ -137,7 +141,7 @@ impl Endpoint {
         match self {
             Self::Health | Self::Ready | Self::Token => Permission::Nothing,
             Self::Base => Permission::Enter,
-            Self::Metrics => Permission::Observe,
+            Self::Metrics | Self::Content => Permission::Observe,
             Self::ReadBlob(..) | Self::ReadManifest(..) | Self::ListTags(_) | Self::ListReferrers(..) => {
                 Permission::Pull
             }
@@ -158,6 +162,7 @@ impl Endpoint {
             Self::Health | Self::Ready => "health",
             Self::Base => "base",
             Self::Catalog => "catalog",
+            Self::Content => "content",
             Self::ReadBlob(..) => "pull-blob",
             Self::ReadManifest(..) => "pull-manifest",
             Self::StartUpload(_) => "start-upload",
@@ -178,7 +183,9 @@ impl Endpoint {
     /// The repository it is about.
     pub(crate) fn repository(&self) -> Option<&RepositoryName> {
         match self {
-            Self::Health | Self::Ready | Self::Base | Self::Catalog | Self::Token | Self::Metrics => None,
+            Self::Health | Self::Ready | Self::Base | Self::Catalog | Self::Content | Self::Token | Self::Metrics => {
+                None
+            }
             Self::ReadBlob(name, _)
             | Self::ReadManifest(name, _)
             | Self::StartUpload(name)
@@ -198,7 +205,9 @@ impl Endpoint {
     #[must_use]
     pub(crate) fn moved_to(self, name: RepositoryName) -> Self {
         match self {
-            Self::Health | Self::Ready | Self::Base | Self::Catalog | Self::Token | Self::Metrics => self,
+            Self::Health | Self::Ready | Self::Base | Self::Catalog | Self::Content | Self::Token | Self::Metrics => {
+                self
+            }
             Self::ReadBlob(_, digest) => Self::ReadBlob(name, digest),
             Self::ReadManifest(_, reference) => Self::ReadManifest(name, reference),
             Self::StartUpload(_) => Self::StartUpload(name),

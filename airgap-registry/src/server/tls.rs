@@ -1,4 +1,4 @@
-//! Certificates, keys and client verification for the server's TLS.
+//! Certificates, keys and client verification for the server's TLS, and for its connections to peers.
 //!
 //! Invariant: TLS 1.2 or newer by rustls with the aws-lc provider, and only suites with forward secrecy and authenticated
 //! encryption (RFC 9325, 4.2); the key belongs to the certificate; a client
@@ -11,11 +11,11 @@ use camino::Utf8Path;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::{TlsConfig, resolve};
+use crate::config::{PeersConfig, TlsConfig, resolve};
 use crate::error::{Error, Result};
 use crate::identity::own_names;
 
@@ -46,11 +46,7 @@ pub(crate) fn load(config: &TlsConfig) -> Result<Tls> {
         Some(path) => {
             let path = resolve(path)?;
             let unusable = |why: String| Error::Tls { path: path.clone(), why, hint: "it must hold the site CA, PEM" };
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(&path)? {
-                roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(&path)?), provider)
                 .allow_unauthenticated()
                 .build()
                 .map_err(|error| unusable(error.to_string()))?;
@@ -72,6 +68,44 @@ pub(crate) fn load(config: &TlsConfig) -> Result<Tls> {
     })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Tls { config: Arc::new(config), names })
+}
+
+/// What a connection to another registry of the site needs: its CA, and the certificate of this node.
+pub(crate) fn client(config: &PeersConfig) -> Result<Arc<ClientConfig>> {
+    let incomplete = |why: &str| Error::ConfigRule {
+        why: why.to_owned(),
+        hint: "a peer by TLS needs peers.ca, peers.certificate and peers.key",
+    };
+    let ca = config.ca.as_ref().ok_or_else(|| incomplete("peers.ca is missing"))?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|_| Error::Unexpected("the TLS library knows no protocol version"))?
+        .with_root_certificates(authorities(&resolve(ca)?)?);
+    let mut client = match (&config.certificate, &config.key) {
+        (None, None) => builder.with_no_client_auth(),
+        (Some(certificate), Some(key)) => {
+            let (certificate, key) = (resolve(certificate)?, resolve(key)?);
+            let unusable = |error: rustls::Error| Error::Tls {
+                path: certificate.clone(),
+                why: error.to_string(),
+                hint: "peers.certificate and peers.key must be of one pair",
+            };
+            builder.with_client_auth_cert(certificates(&certificate)?, private_key(&key)?).map_err(unusable)?
+        }
+        _ => return Err(incomplete("one of peers.certificate and peers.key is missing")),
+    };
+    client.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(client))
+}
+
+/// The certificates of a file as authorities.
+fn authorities(path: &Utf8Path) -> Result<RootCertStore> {
+    let unusable = |why: String| Error::Tls { path: path.to_owned(), why, hint: "it must hold the site CA, PEM" };
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+    }
+    Ok(roots)
 }
 
 /// What a handshake may agree on; written out, so that an update of the library adds nothing.

@@ -1,16 +1,17 @@
-//! What the server does by itself: hashing all blobs again, and collecting garbage.
+//! What the server does by itself: hashing all blobs again, collecting garbage, and following another registry.
 //!
-//! Invariant: both go on beside requests, at a bounded rate, and end soon after the server is asked to. What they do is
+//! Invariant: all go on beside requests, at a bounded rate, and end soon after the server is asked to. What they do is
 //! in the audit log. Started by the server once it listens.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bundle::keys::TrustedKeys;
 
 use super::{Service, metrics};
 use crate::error::{Error, Result};
+use crate::peer::{self, SyncOptions, SyncReport};
 use crate::store::{GcOptions, RepairSource, ScrubStep};
 
 /// How long after the start the first pass and the first collection wait: a start has better things to do.
@@ -32,6 +33,9 @@ impl Upkeep {
         }
         if service.config.garbage.every_hours > 0 {
             upkeep.spawn("gc", service, collect);
+        }
+        if service.config.peers.as_ref().is_some_and(|peers| peers.follow.is_some()) {
+            upkeep.spawn("follow", service, follow);
         }
         upkeep
     }
@@ -160,6 +164,60 @@ fn collect(service: &Service, end: &AtomicBool) {
             Err(error) => {
                 tracing::error!(%error, hint = error.hint().unwrap_or_default(), "collecting garbage failed");
             }
+        }
+    }
+}
+
+/// Takes over what the leader has, again and again. A leader that is away is no reason to stop.
+fn follow(service: &Service, end: &AtomicBool) {
+    let Some((peers, leader)) = service.config.peers.as_ref().and_then(|peers| Some((peers, peers.follow.clone()?)))
+    else {
+        return;
+    };
+    let options = SyncOptions {
+        store: service.config.store.clone(),
+        leader: leader.clone(),
+        peers: peers.clone(),
+        limits: service.config.limits.clone(),
+        prune: false,
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "cannot follow {leader}"),
+    };
+    let every = Duration::from_secs(peers.every_minutes * 60);
+    let mut next = NAP;
+    while wait(next, end) {
+        next = every;
+        let run = peer::follow(&service.store, &options, &|_| ());
+        let ended = async {
+            while !end.load(Ordering::Acquire) {
+                tokio::time::sleep(NAP).await;
+            }
+        };
+        let result = runtime.block_on(async {
+            tokio::select! {
+                result = run => Some(result),
+                () = ended => None,
+            }
+        });
+        match result {
+            Some(Ok(report)) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                service.metrics.followed.store(now, Ordering::Relaxed);
+                let SyncReport { blobs, bytes, manifests, tags, bundles, beyond, .. } = report;
+                if blobs + manifests + tags + bundles > 0 {
+                    tracing::info!(
+                        target: "cofferdam::audit",
+                        who = "follow", action = "take-over", leader, blobs, bytes, manifests, tags, bundles, beyond,
+                        "what the leader has is here"
+                    );
+                }
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, hint = error.hint().unwrap_or_default(), "the leader was not followed");
+            }
+            None => return,
         }
     }
 }

@@ -8,6 +8,7 @@
 //! repositories/NAME/_tags/TAG                 its tags (content: the digest)
 //! repositories/NAME/_referrers/…              which manifests are about which other
 //! uploads/ID/                                 pushes that are going on
+//! uploads/fetch-ALGORITHM-HEX/                blobs that are being fetched from another registry
 //! staging/                                    a bundle that is being loaded
 //! bundles/NAME-VERSION.json[.minisig]         the signed indexes that were published
 //! quarantine/ALGORITHM-HEX                    blobs that fsck found damaged
@@ -22,9 +23,11 @@
 //! commands.
 
 mod activate;
+mod content;
 pub(crate) mod disk;
 #[cfg(test)]
 mod faults;
+mod fetch;
 mod fsck;
 mod gc;
 pub(crate) mod layout;
@@ -52,6 +55,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::error::{Error, Result};
 use disk::Disk;
 
+pub(crate) use content::{Content, HeldManifest, HeldRepository};
+pub(crate) use fetch::{Begun, Fetch};
 pub use fsck::{FsckReport, Problem, ProblemKind};
 pub use gc::{GRACE, GcOptions, GcReport};
 pub use list::{BundleRecord, HeldBlob, Inventory, ListedRepository, ListedTag};

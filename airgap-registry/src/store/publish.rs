@@ -185,7 +185,7 @@ impl Store {
 }
 
 /// `NAME-VERSION.json`, from a signed index; checked all the same, because it becomes a file name.
-fn record_name(index: &Index) -> Result<String> {
+pub(super) fn record_name(index: &Index) -> Result<String> {
     let is_plain = |text: &str| {
         !text.is_empty()
             && text.len() <= 100

@@ -10,7 +10,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::str::FromStr;
 
 use bundle::oci::{Algorithm, Digest, Hasher, RepositoryName};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, disk, layout};
@@ -42,12 +42,25 @@ impl fmt::Display for UploadId {
     }
 }
 
+impl UploadId {
+    /// The name of what is fetched from another registry; no text that a client sends is parsed to it.
+    pub(super) fn of_fetch(digest: &Digest) -> Self {
+        Self(format!("fetch-{}-{}", digest.algorithm().name(), digest.hex()))
+    }
+}
+
 /// What is kept of an upload beside its data.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Session {
+pub(super) struct Session {
     repository: RepositoryName,
     algorithm: String,
+}
+
+impl Session {
+    pub(super) fn new(repository: &RepositoryName, algorithm: Algorithm) -> Self {
+        Self { repository: repository.clone(), algorithm: algorithm.name().to_owned() }
+    }
 }
 
 /// An upload that is going on.
@@ -76,10 +89,15 @@ impl Upload {
     pub fn offset(&self) -> u64 {
         self.offset
     }
+
+    /// The same bytes, for another repository.
+    pub(super) fn into_repository(self, repository: &RepositoryName) -> Self {
+        Self { repository: repository.clone(), ..self }
+    }
 }
 
 impl Store {
-    fn upload_folder(&self, id: &UploadId) -> Utf8PathBuf {
+    pub(super) fn upload_folder(&self, id: &UploadId) -> Utf8PathBuf {
         self.root().join("uploads").join(&id.0)
     }
 
@@ -88,9 +106,18 @@ impl Store {
         let id = UploadId(random_hex()?);
         let folder = self.upload_folder(&id);
         self.disk.create_directory(&folder)?;
-        let session = Session { repository: repository.clone(), algorithm: algorithm.name().to_owned() };
-        let session = serde_json::to_vec(&session).map_err(|_| Error::Unexpected("cannot write JSON"))?;
-        self.disk.write(&folder.join("session.json"), &session)?;
+        self.write_session(&folder, &Session::new(repository, algorithm))?;
+        self.new_upload(id, repository, algorithm)
+    }
+
+    pub(super) fn write_session(&self, folder: &Utf8Path, session: &Session) -> Result<()> {
+        let session = serde_json::to_vec(session).map_err(|_| Error::Unexpected("cannot write JSON"))?;
+        self.disk.write(&folder.join("session.json"), &session)
+    }
+
+    /// An upload without a byte; its folder and session are there.
+    pub(super) fn new_upload(&self, id: UploadId, repository: &RepositoryName, algorithm: Algorithm) -> Result<Upload> {
+        let folder = self.upload_folder(&id);
         let file = self.disk.create_file(&folder.join("data"))?;
         let hasher = Hasher::new(algorithm);
         Ok(Upload { id, repository: repository.clone(), algorithm, folder, file, offset: 0, hasher })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{Bench, Process, Running, USER, assert_clean, attempt, run};
 
 /// A folder as skopeo's `--cert-dir` wants it.
-fn cert_dir(bench: &Bench, identity: Option<&str>) -> String {
+pub(crate) fn cert_dir(bench: &Bench, identity: Option<&str>) -> String {
     let folder = bench.path(&format!("certs-{}", identity.unwrap_or("none")));
     fs::create_dir_all(&folder).unwrap();
     fs::copy(bench.path("pki/ca.crt"), folder.join("ca.crt")).unwrap();

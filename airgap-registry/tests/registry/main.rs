@@ -12,6 +12,7 @@ mod hardship;
 mod harness;
 mod http;
 mod import;
+mod peers;
 mod protocol;
 mod startup;
 mod upkeep;

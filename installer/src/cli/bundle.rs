@@ -326,18 +326,18 @@ fn load(path: &Utf8Path, store: &Utf8Path, trust: &[Utf8PathBuf], json: bool, fo
 }
 
 /// Progress on stderr.
-struct Meter {
+pub(super) struct Meter {
     format: ProgressFormat,
     started: Instant,
     last: Option<Instant>,
 }
 
 impl Meter {
-    fn new(format: ProgressFormat) -> Self {
+    pub(super) fn new(format: ProgressFormat) -> Self {
         Self { format, started: Instant::now(), last: None }
     }
 
-    fn show(&mut self, progress: &LoadProgress) {
+    pub(super) fn show(&mut self, progress: &LoadProgress) {
         let is_terminal = std::io::stderr().is_terminal();
         let pause = match (self.format, is_terminal) {
             (ProgressFormat::Text, false) => Duration::from_secs(10),

@@ -1,14 +1,17 @@
 //! `cofferdam registry …`.
 
 use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
 
 use airgap_registry::store::{FsckReport, GcOptions, GcReport, ListedRepository, RepairReport, RepairSource};
-use airgap_registry::{Config, Error, Store, TlsConfig, TokensConfig};
+use airgap_registry::{Config, Error, Store, SyncOptions, SyncProgress, SyncReport, TlsConfig, TokensConfig};
 use bundle::keys::TrustedKeys;
+use bundle::load::LoadProgress;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::bundle::{Meter, ProgressFormat};
 use super::{Failure, Outcome, code, print, print_json};
 use crate::headless::megabytes;
 use crate::layout;
@@ -59,6 +62,11 @@ pub(super) enum Registry {
         #[arg(long)]
         store: Utf8PathBuf,
     },
+    /// Take over all that another registry of the site holds; goes on where it was cut off
+    #[command(
+        after_help = "Example: cofferdam registry sync --config /etc/cofferdam/registry.yaml --from https://10.0.0.5:5000"
+    )]
+    Sync(Box<Sync>),
     /// List repositories and tags
     #[command(after_help = "Example: cofferdam registry ls --store /srv/registry --json")]
     Ls {
@@ -69,6 +77,37 @@ pub(super) enum Registry {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sync {
+    /// registry.yaml, whose `store` and `peers` say what is taken over and how; the other options take their place
+    #[arg(long)]
+    config: Option<Utf8PathBuf>,
+    /// The store's directory; made when it is missing
+    #[arg(long, required_unless_present = "config")]
+    store: Option<Utf8PathBuf>,
+    /// The registry, https://HOST:PORT; `peers.follow` of the configuration when it is not given
+    #[arg(long, required_unless_present = "config", value_name = "URL")]
+    from: Option<String>,
+    /// CA of its certificate, PEM
+    #[arg(long)]
+    ca: Option<Utf8PathBuf>,
+    /// Certificate of this node, PEM
+    #[arg(long, requires = "key")]
+    cert: Option<Utf8PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, requires = "cert")]
+    key: Option<Utf8PathBuf>,
+    /// Remove tags, manifests and records of bundles that the other one does not have
+    #[arg(long)]
+    prune: bool,
+    /// Answer as JSON
+    #[arg(long)]
+    json: bool,
+    /// Progress: text for people, or JSON lines on stderr
+    #[arg(long, value_enum, default_value = "text")]
+    progress: ProgressFormat,
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +151,7 @@ impl Registry {
     pub(super) fn run(self) -> Outcome {
         match self {
             Self::Serve(serve) => serve.run(),
+            Self::Sync(sync) => sync.run(),
             Self::Fsck { store, repair_from, trust, json } => fsck(&store, &repair_from, &trust, json),
             Self::Gc { store, dry_run, keep_bundles, json } => {
                 let keep_bundles = keep_bundles.map(|number| number as usize);
@@ -241,6 +281,54 @@ fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
     rows.iter().map(line).collect()
 }
 
+impl Sync {
+    fn run(self) -> Outcome {
+        let config = self.config.as_deref().map(Config::read).transpose().map_err(|error| failure(&error))?;
+        let mut peers = config.as_ref().and_then(|config| config.peers.clone()).unwrap_or_default();
+        peers.ca = self.ca.or(peers.ca);
+        peers.certificate = self.cert.or(peers.certificate);
+        peers.key = self.key.or(peers.key);
+        let missing = |what: &str, hint: &str| Failure::new(code::CONFIG, what, Some(hint.to_owned()));
+        let leader = self.from.or_else(|| peers.follow.clone()).ok_or_else(|| {
+            missing("the configuration names no registry to follow", "name it with --from https://HOST:PORT")
+        })?;
+        let store = self.store.or_else(|| config.as_ref().map(|config| config.store.clone()));
+        let store = store.ok_or_else(|| missing("no store was named", "name its directory with --store"))?;
+        let limits = config.map(|config| config.limits).unwrap_or_default();
+        let options = SyncOptions { store, leader, peers, limits, prune: self.prune };
+        let meter = Mutex::new(Meter::new(self.progress));
+        let report = airgap_registry::sync(&options, &|progress| {
+            let SyncProgress { bytes_done, bytes_total, blob, blobs_done, blobs_total } = progress;
+            let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
+            meter.show(&LoadProgress { bytes_done, bytes_total, blob: &blob, blobs_done, blobs_total });
+        });
+        let report = report.map_err(|error| failure(&error))?;
+        if self.json {
+            return print_json(&report);
+        }
+        print(&sync_line(&report))
+    }
+}
+
+fn sync_line(report: &SyncReport) -> String {
+    let SyncReport { blobs, bytes, manifests, tags, bundles, removed, beyond, .. } = report;
+    let mut line = match blobs + manifests + tags + bundles {
+        0 => "nothing was missing".to_owned(),
+        _ => format!(
+            "taken over: {blobs} blobs ({}), {manifests} manifests, {tags} tags, {bundles} bundles",
+            megabytes(*bytes)
+        ),
+    };
+    if *removed > 0 {
+        line.push_str(&format!("; {removed} removed that the other one does not have"));
+    }
+    if *beyond > 0 {
+        line.push_str(&format!("; {beyond} left that the other one does not have (--prune removes them)"));
+    }
+    line.push('\n');
+    line
+}
+
 impl Serve {
     fn run(self) -> Outcome {
         let config = match (self.config, self.store) {
@@ -292,5 +380,9 @@ mod tests {
         let report = GcReport { dry_run: true, removed_links: 2, kept_blobs: 7, ..GcReport::default() };
         let text = gc_table(&report);
         assert!(text.starts_with("0 blobs, 2 links and 0 unfinished uploads would be removed"), "{text}");
+        assert_eq!(sync_line(&SyncReport::default()), "nothing was missing\n");
+        let report = SyncReport { blobs: 2, bytes: 3_000_000, tags: 1, beyond: 4, ..SyncReport::default() };
+        let text = sync_line(&report);
+        assert!(text.starts_with("taken over: 2 blobs (3.0 MB), 0 manifests, 1 tags, 0 bundles; 4 left"), "{text}");
     }
 }
