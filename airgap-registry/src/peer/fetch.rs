@@ -55,7 +55,7 @@ pub(super) async fn blob(
                 tokio::time::sleep(TURN).await;
                 continue;
             }
-            Begun::Ours(fetch) => fetch,
+            Begun::Ours(fetch) => *fetch,
         };
         let offset = fetch.offset();
         let answer = peer.get(&format!("/v2/{name}/blobs/{digest}"), offset).await?;

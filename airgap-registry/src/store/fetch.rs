@@ -22,7 +22,7 @@ pub(crate) enum Begun {
     /// Somebody else fetches it at the moment.
     Busy,
     /// Ours, with what an earlier one left.
-    Ours(Fetch),
+    Ours(Box<Fetch>),
 }
 
 /// The right to fetch a blob, and what there is of it.
@@ -55,14 +55,13 @@ impl Store {
             self.disk.remove_directory(&folder)?;
             return Ok(Begun::Held);
         }
-        let upload = match self.resume_upload(&id)? {
-            Some(upload) => upload.into_repository(name),
-            None => {
-                self.write_session(&folder, &Session::new(name, digest.algorithm()))?;
-                self.new_upload(id, name, digest.algorithm())?
-            }
+        let upload = if let Some(upload) = self.resume_upload(&id)? {
+            upload.into_repository(name)
+        } else {
+            self.write_session(&folder, &Session::new(name, digest.algorithm()))?;
+            self.new_upload(id, name, digest.algorithm())?
         };
-        Ok(Begun::Ours(Fetch { upload, digest: *digest, _lock: lock }))
+        Ok(Begun::Ours(Box::new(Fetch { upload, digest: *digest, _lock: lock })))
     }
 
     /// `None` when somebody else has it, or had it and took the folder away.
@@ -109,7 +108,7 @@ mod tests {
 
     fn ours(begun: Begun) -> Fetch {
         match begun {
-            Begun::Ours(fetch) => fetch,
+            Begun::Ours(fetch) => *fetch,
             Begun::Held => panic!("held"),
             Begun::Busy => panic!("busy"),
         }
