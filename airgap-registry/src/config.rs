@@ -3,13 +3,11 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::peer::FetchBounds;
 
 /// The most bytes a configuration file may have.
 const MAXIMUM_SIZE: u64 = 64 << 10;
@@ -113,17 +111,6 @@ impl Default for Limits {
             head_seconds: 20,
             free_space_mib: 256,
             blob_gib: 1024,
-        }
-    }
-}
-
-impl Limits {
-    /// What taking a blob over from a peer must observe.
-    pub(crate) fn fetch_bounds(&self) -> FetchBounds {
-        FetchBounds {
-            watermark: self.free_space_mib << 20,
-            largest: self.blob_gib << 30,
-            idle: Duration::from_secs(self.idle_seconds),
         }
     }
 }

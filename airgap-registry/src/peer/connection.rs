@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Empty;
 use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
@@ -87,10 +87,18 @@ impl Peer {
 
     /// Asks for a path, from a byte on.
     pub(crate) async fn get(&self, path: &str, from: u64) -> Result<Response<Incoming>> {
+        self.ask(Method::GET, path, from).await
+    }
+
+    /// Asks whether there is something at a path.
+    pub(crate) async fn head(&self, path: &str) -> Result<StatusCode> {
+        Ok(self.ask(Method::HEAD, path, 0).await?.status())
+    }
+
+    async fn ask(&self, method: Method, path: &str, from: u64) -> Result<Response<Incoming>> {
         let connected = tokio::time::timeout(CONNECT, self.connect()).await;
         let connected = connected.unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::TimedOut)));
-        let reached = connected.is_ok().then_some(()).is_none().then(Instant::now);
-        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = reached;
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = connected.is_err().then(Instant::now);
         let stream = connected.map_err(|error| self.error(format!("cannot connect: {error}")))?;
         let broken = |error: hyper::Error| self.error(format!("the connection failed: {error}"));
         let (mut sender, connection) =
@@ -98,6 +106,7 @@ impl Peer {
         // It ends with the answer: there is one request on it.
         tokio::spawn(async move { drop(connection.await) });
         let mut request = Request::builder()
+            .method(method)
             .uri(path)
             .header(header::HOST, format!("{}:{}", self.host_in_url(), self.port))
             .header(header::VIA, VIA)

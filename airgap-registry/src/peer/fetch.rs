@@ -14,6 +14,7 @@ use hyper::body::{Bytes, Incoming};
 
 use super::Received;
 use super::connection::Peer;
+use crate::config::Limits;
 use crate::error::{Error, Result};
 use crate::manifest::MAXIMUM_MANIFEST;
 use crate::server::{Outcome, Progress, gather};
@@ -33,7 +34,26 @@ pub(crate) struct Bounds {
     pub(crate) idle: Duration,
 }
 
-/// Takes a blob over into a repository; `false` when the peer does not have it. `arrived` is told of each part's bytes.
+impl From<&Limits> for Bounds {
+    fn from(limits: &Limits) -> Self {
+        Self {
+            watermark: limits.free_space_mib << 20,
+            largest: limits.blob_gib << 30,
+            idle: Duration::from_secs(limits.idle_seconds),
+        }
+    }
+}
+
+/// Whether a peer's repository holds a blob.
+pub(super) async fn has_blob(peer: &Peer, name: &RepositoryName, digest: &Digest) -> Result<bool> {
+    match peer.head(&format!("/v2/{name}/blobs/{digest}")).await? {
+        StatusCode::OK => Ok(true),
+        StatusCode::NOT_FOUND => Ok(false),
+        status => Err(refused(peer, status)),
+    }
+}
+
+/// Takes a blob over into a repository that holds it at the peer, as the caller knows; `false` when the peer does not have it. `arrived` is told of each part's bytes.
 ///
 /// # Errors
 /// [`Error::WrongDigest`] when the peer sent something else: asking it again is no use. [`Error::Peer`] when it broke

@@ -41,10 +41,16 @@ impl Peers {
         Ok(Self { servers, bounds })
     }
 
-    /// Takes a blob over from the first peer that has it; `false` when none has.
+    /// Takes a blob over from the first peer whose repository has it; `false` when none has. Also one that is here in
+    /// another repository becomes one of this repository only when a peer says so: who may read the one may not read
+    /// the other.
     pub(crate) async fn take_blob(&self, store: &Arc<Store>, name: &RepositoryName, digest: &Digest) -> Result<bool> {
         for peer in self.reachable() {
-            match fetch::blob(store, peer, name, digest, &self.bounds, &|_| ()).await {
+            let taken = match fetch::has_blob(peer, name, digest).await {
+                Ok(true) => fetch::blob(store, peer, name, digest, &self.bounds, &|_| ()).await,
+                other => other,
+            };
+            match taken {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
                 Err(error) => peer.complain(&error),

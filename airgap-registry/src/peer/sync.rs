@@ -91,19 +91,21 @@ pub fn sync(options: &SyncOptions, report: &(dyn Fn(SyncProgress) + Sync)) -> Re
         .enable_all()
         .build()
         .map_err(|_| Error::Unexpected("cannot start the threads of the transfer"))?;
+    // Before anything is written: who cannot be a peer needs no store.
+    let peer = Peer::new(&options.leader, &options.peers)?;
     let store = Arc::new(Store::create(&options.store)?);
-    runtime.block_on(follow(&store, options, report))
+    runtime.block_on(follow(&store, &peer, options, report))
 }
 
 /// See [`sync`].
 pub(crate) async fn follow(
     store: &Arc<Store>,
+    peer: &Peer,
     options: &SyncOptions,
     report: &(dyn Fn(SyncProgress) + Sync),
 ) -> Result<SyncReport> {
-    let peer = Peer::new(&options.leader, &options.peers)?;
-    let bounds = options.limits.fetch_bounds();
-    let run = Run { store, peer: &peer, bounds, report, done: AtomicU64::new(0), bytes: AtomicU64::new(0) };
+    let bounds = Bounds::from(&options.limits);
+    let run = Run { store, peer, bounds, report, done: AtomicU64::new(0), bytes: AtomicU64::new(0) };
     let mut total = SyncReport::default();
     while total.passes < PASSES {
         total.passes += 1;
@@ -270,7 +272,12 @@ impl Run<'_> {
         let manifest = Manifest::parse(&bytes, Some(&held.media_type))
             .map_err(|error| self.peer.error(format!("the manifest {}: {error}", held.digest)))?;
         let (store, name, digest) = (Arc::clone(self.store), name.clone(), held.digest);
-        let put = blocking(move || store.put_manifest(&name, &digest, &bytes, &manifest, &[], is_sparse)).await?;
+        let watermark = self.bounds.watermark;
+        let put = blocking(move || {
+            store.require_free(watermark)?;
+            store.put_manifest(&name, &digest, &bytes, &manifest, &[], is_sparse)
+        });
+        let put = put.await?;
         Ok(matches!(put, PutManifest::Stored { .. }))
     }
 

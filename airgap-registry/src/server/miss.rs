@@ -58,7 +58,12 @@ impl Service {
             return Ok(false);
         };
         let (store, owner, digest) = (Arc::clone(&self.store), name.clone(), received.digest);
-        blocking(move || store.put_manifest(&owner, &digest, &received.bytes, &manifest, &tags, true)).await?;
+        let watermark = self.watermark();
+        let put = blocking(move || {
+            store.require_free(watermark)?;
+            store.put_manifest(&owner, &digest, &received.bytes, &manifest, &tags, true)
+        });
+        put.await?;
         self.write_down("take-manifest", name, &digest);
         Ok(true)
     }

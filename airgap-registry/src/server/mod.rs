@@ -37,7 +37,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::identity::{Passwords, Permission, Policy, Rights, Tokens};
 use crate::naming;
-use crate::peer::Peers;
+use crate::peer::{self, FetchBounds, Peers};
 use crate::store::Store;
 use asker::{Asker, Peer};
 use body::Body;
@@ -289,10 +289,17 @@ fn digest_of(response: &Response<Body>) -> &str {
     response.headers().get(answer::CONTENT_DIGEST).and_then(|value| value.to_str().ok()).unwrap_or("")
 }
 
-/// The peers that are asked for what is missing here; `None` when there are none.
+/// The peers that are asked for what is missing here; `None` when there are none. The one that is followed is reached
+/// later, and must be one that can be.
 fn read_peers(config: &Config) -> Result<Option<Peers>> {
-    let asked = config.peers.as_ref().filter(|peers| !peers.servers.is_empty());
-    asked.map(|peers| Peers::new(peers, config.limits.fetch_bounds())).transpose()
+    let Some(peers) = &config.peers else { return Ok(None) };
+    if let Some(leader) = &peers.follow {
+        peer::Peer::new(leader, peers)?;
+    }
+    if peers.servers.is_empty() {
+        return Ok(None);
+    }
+    Peers::new(peers, FetchBounds::from(&config.limits)).map(Some)
 }
 
 fn read_rights(config: &Config) -> Result<Rights> {

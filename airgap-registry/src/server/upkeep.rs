@@ -11,7 +11,7 @@ use bundle::keys::TrustedKeys;
 
 use super::{Service, metrics};
 use crate::error::{Error, Result};
-use crate::peer::{self, SyncOptions, SyncReport};
+use crate::peer::{self, Peer, SyncOptions, SyncReport};
 use crate::store::{GcOptions, RepairSource, ScrubStep};
 
 /// How long after the start the first pass and the first collection wait: a start has better things to do.
@@ -189,7 +189,11 @@ fn follow(service: &Service, end: &AtomicBool) {
     let mut next = NAP;
     while wait(next, end) {
         next = every;
-        let run = peer::follow(&service.store, &options, &|_| ());
+        // Made anew each time: its certificate may have been replaced.
+        let run = async {
+            let leader = Peer::new(&options.leader, &options.peers)?;
+            peer::follow(&service.store, &leader, &options, &|_| ()).await
+        };
         let ended = async {
             while !end.load(Ordering::Acquire) {
                 tokio::time::sleep(NAP).await;

@@ -6,8 +6,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use airgap_registry::store::{GcOptions, PutManifest};
-use airgap_registry::{Config, Error, Limits, Manifest, PeersConfig, Store, SyncOptions, SyncReport, TlsConfig, sync};
+use airgap_registry::store::GcOptions;
+use airgap_registry::{Config, Error, Limits, PeersConfig, Store, SyncOptions, SyncReport, TlsConfig, sync};
 use bundle::oci::Digest;
 use camino::{Utf8Path, Utf8PathBuf};
 use serde_json::json;
@@ -394,17 +394,40 @@ fn a_peer_that_says_nonsense_is_an_error_and_no_more() {
 }
 
 #[test]
-fn a_manifest_that_was_taken_by_itself_is_no_damage() {
-    let bench = Bench::new();
-    let store = Store::create(&bench.path("store")).unwrap();
-    let bytes = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": [],
-        "config": {"mediaType": "a/b", "digest": Digest::sha256_of(b"x"), "size": 1}})
-    .to_string();
-    let digest = Digest::sha256_of(bytes.as_bytes());
-    let manifest = Manifest::parse(bytes.as_bytes(), None).unwrap();
-    let name = "a".parse().unwrap();
-    let put = |is_sparse| store.put_manifest(&name, &digest, bytes.as_bytes(), &manifest, &[], is_sparse).unwrap();
-    assert!(matches!(put(false), PutManifest::Missing(_)));
-    assert_eq!(put(true), PutManifest::Stored { missing: 1 });
-    assert_clean(&bench.path("store"));
+fn a_miss_opens_no_way_into_another_repository() {
+    let (site, a, b) = (Site::new(), Bench::new(), Bench::new());
+    fill(&a, 2, 1000);
+    let first = Process::start(&a, &site.server(&a, &[]));
+    let second = Process::start(&b, &site.server(&b, &[first.address]));
+    let blob = |repository: &str| format!("/v2/{repository}/blobs/{}", Digest::sha256_of(&noise("layer 1", 1000)));
+    // Here by now, and at the peer, in one repository: in no other one, not even for somebody who knows its digest.
+    assert_eq!(site.status(second.address, &blob("team/app-1")), 200);
+    for repository in ["team/app-0", "list", "nowhere"] {
+        assert_eq!(site.status(second.address, &blob(repository)), 404, "{repository}");
+    }
+    let layer = Digest::sha256_of(&noise("layer 1", 1000));
+    let store = Store::open(&b.path("store")).unwrap();
+    assert_eq!(store.linked_blob(&"team/app-0".parse().unwrap(), &layer).unwrap(), None);
+    // One that two repositories of the peer hold is taken over into both, and fetched once.
+    let shared = |repository: &str| format!("/v2/{repository}/blobs/{}", Digest::sha256_of(&noise("layer 0", 1000)));
+    let asked = || site.number(first.address, "requests_total{action=\"pull-blob\",status=\"200\"}");
+    assert_eq!(site.status(second.address, &shared("team/app-0")), 200);
+    let before = asked();
+    assert_eq!(site.status(second.address, &shared("other/app")), 200);
+    assert_eq!(asked() - before, 1, "it was asked whether it is there, and no more");
+}
+
+#[test]
+fn what_cannot_be_a_peer_is_refused_before_anything_is_written() {
+    let (site, bench) = (Site::new(), Bench::new());
+    let store = bench.path("follower");
+    let leader = "http://10.0.0.5:5000".to_owned();
+    let options = SyncOptions { leader: leader.clone(), ..site.options(&store, "127.0.0.1:1".parse().unwrap()) };
+    assert!(matches!(sync(&options, &|_| ()).unwrap_err(), Error::ConfigRule { .. }));
+    assert!(!store.exists());
+    let peers = PeersConfig { follow: Some(leader), ..site.peers("node", &[]) };
+    let config = Config { peers: Some(peers), ..site.server(&bench, &[]) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let error = runtime.block_on(airgap_registry::Server::bind(config)).err().unwrap();
+    assert!(error.to_string().contains("TLS"), "{error}");
 }
