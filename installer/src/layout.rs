@@ -45,6 +45,14 @@ pub const PASTED: &str = "/run/cofferdam/pasted";
 /// The private key among them.
 pub const PASTED_KEY: &str = "/run/cofferdam/pasted/key.pem";
 
+/// The operator's certificate, its key and its roots on an appliance: on the encrypted volume, from the medium's leaving
+/// until the keystore has them.
+pub const BROUGHT: [&str; 3] = [
+    "/var/lib/cofferdam/brought-certificate.pem",
+    "/var/lib/cofferdam/brought-key.pem",
+    "/var/lib/cofferdam/brought-roots.pem",
+];
+
 /// The data volume.
 pub const DATA: &str = "/var/lib/cofferdam/data";
 /// Keys and certificates, on the data volume.

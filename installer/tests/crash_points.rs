@@ -78,12 +78,35 @@ struct Site {
     index: Index,
     medium: Medium,
     identity: EscrowIdentity,
+    /// The operator's, with its key and its root; PEM.
+    certificate: [Vec<u8>; 3],
+}
+
+/// Where a medium has the operator's certificate, its key and its root.
+const CERTIFICATE: [&str; 3] =
+    ["/run/cofferdam/volume/chain.pem", "/run/cofferdam/volume/key.pem", "/run/cofferdam/volume/root.pem"];
+
+/// A certificate of the operator's own authority for the names of the example.
+fn operators_certificate(now: jiff::Timestamp) -> [Vec<u8>; 3] {
+    let algorithm = certs::KeyAlgorithm::EcdsaP256;
+    let authority = certs::SiteAuthority::generate("Example CA", algorithm, certs::Validity::AUTHORITY, now).unwrap();
+    let names = certs::ServerNames::new("mgmt.rack7.example.com".parse().unwrap()).with("mgmt".parse().unwrap());
+    let key = certs::PrivateKey::generate(algorithm).unwrap();
+    let profile = certs::CertificateProfile::Server(names);
+    let certificate = authority.issue(&profile, &key, certs::Validity::LEAF, now).unwrap();
+    [certificate.to_pem().into(), key.to_pem().as_bytes().to_vec(), authority.certificate_pem().as_bytes().to_vec()]
 }
 
 impl Site {
     fn new(storage: Storage) -> Self {
         let identity = EscrowIdentity::generate();
         let mut answers: Value = serde_yaml::from_str(config::example::EXAMPLE).unwrap();
+        if storage == Storage::Appliance {
+            answers["network"] = json!({"adapters": ["eno1"], "vlan": 120, "addresses": ["192.0.2.11/24"]});
+            let [certificate, key, roots] = CERTIFICATE;
+            answers["certificates"] =
+                json!({"mode": "import", "certificate": certificate, "key": {"file": key}, "roots": roots});
+        }
         let encryption = &mut answers["storage"]["encryption"];
         encryption["tpm2"] = json!("require");
         match storage {
@@ -115,18 +138,20 @@ impl Site {
             blobs,
             images: index.images.iter().map(|image| image.reference.to_string()).collect(),
         };
-        Self { storage, config, plan, index, medium, identity }
+        let certificate = operators_certificate(installer::host::Host::now(&SimulatedHost::new(medium.clone())));
+        Self { storage, config, plan, index, medium, identity, certificate }
     }
 
     fn host(&self) -> SimulatedHost {
         if self.storage != Storage::Appliance {
             return SimulatedHost::new(self.medium.clone());
         }
-        let answers = vec![
+        let mut answers = vec![
             (layout::CONFIG.to_owned(), self.config.to_yaml().unwrap().into_bytes()),
             (layout::PLAN.to_owned(), serde_json::to_vec(&self.plan).unwrap()),
             (format!("{}/1.pub", layout::TRUST), b"untrusted comment: test\nRW\n".to_vec()),
         ];
+        answers.extend(CERTIFICATE.map(str::to_owned).into_iter().zip(self.certificate.iter().cloned()));
         let boot = BOOT_FILES.iter().map(|(from, _)| ((*from).to_owned(), from.as_bytes().to_vec())).collect();
         SimulatedHost::live(self.medium.clone(), answers, boot)
     }

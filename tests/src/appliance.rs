@@ -13,8 +13,10 @@ use crate::sample::{self, Sample};
 use crate::virtual_machine::{BOOT_LIMIT, CommandOutput, DataDisk, Firmware, MachineOptions, VirtualMachine};
 
 const NODE: &str = "node-a";
-/// What QEMU's user network gives by DHCP.
-const ADDRESS: &str = "10.0.2.15";
+/// Of QEMU's user network, but not what it gives by DHCP.
+const ADDRESS: &str = "10.0.2.20";
+/// Of QEMU's first adapter.
+const MAC: &str = "52:54:00:12:34:56";
 /// Where the live system has the medium.
 const MEDIUM: &str = "/run/cofferdam/medium/cofferdam";
 const DISK_BYTES: u64 = 16 << 30;
@@ -38,6 +40,15 @@ impl ApplianceMedium {
         let recipient = make_identity(&identity)?;
         let config = folder.join("install.yaml");
         std::fs::write(&config, answers(&recipient)).context("the answers")?;
+        Self::make(sample, folder, identity, &[&["--config", config.as_str()], more].concat())
+    }
+
+    /// The same without answers: somebody is at a console.
+    pub fn build_without_answers(sample: &Sample, folder: &Utf8Path) -> Result<Self> {
+        Self::make(sample, folder, folder.join("no-identity"), &[])
+    }
+
+    fn make(sample: &Sample, folder: &Utf8Path, identity: Utf8PathBuf, more: &[&str]) -> Result<Self> {
         let program = folder.join("cofferdam");
         std::fs::copy(sample::cofferdam()?, &program).context("the program")?;
         // A debug build carries tables that the machine would only read.
@@ -50,7 +61,7 @@ impl ApplianceMedium {
         let image = folder.join("appliance.iso");
         let mut arguments =
             vec!["iso", "build", "--kernel", "cloud", "--sign-key", key.as_str(), "--trust", trust.as_str()];
-        arguments.extend(["--bundle", bundle, "--config", config.as_str(), "--program", program.as_str()]);
+        arguments.extend(["--bundle", bundle, "--program", program.as_str()]);
         arguments.extend(["--extra-tree", agent.as_str(), "-o", image.as_str()]);
         arguments.extend(more);
         cofferdam(&arguments)?;
@@ -99,7 +110,7 @@ fn answers(recipient: &str) -> String {
          storage:\n  disk: {{match: [{{serial: {SERIAL}}}], erase: \"{token}\"}}\n  encryption:\n    mode: luks2\n    \
          tpm2: auto\n    escrow-recipients: [{recipient}]\n    key-derivation: {{memory-kib: 32, iterations: 4}}\n\
          bundle: {{path: {MEDIUM}/bundle.tar.zst, trust: [{MEDIUM}/trust.pub]}}\n\
-         # The name is known once the installed system has been given it.\naccept: [dns.forward]\n"
+         network: {{adapters: [\"{MAC}\"], addresses: [{ADDRESS}/24]}}\n"
     )
 }
 

@@ -22,6 +22,19 @@ pub const SERIAL: &str = "COFFERDAM0001";
 pub const VOLUME: &str = "/dev/mapper/cofferdam";
 /// Asks the registry in the machine whether it is ready, over TLS with the site CA.
 pub const ASK_REGISTRY: &str = "curl -sS --fail --retry 10 --retry-connrefused --cacert /etc/cofferdam/tls/site-ca.crt https://localhost:5000/readyz";
+
+/// The groups of the recovery key that a screen shows, in the alphabet of systemd-cryptenroll(1).
+pub fn recovery_groups(screen: &str) -> Vec<String> {
+    let is_group = |word: &&str| word.len() == 8 && word.chars().all(|letter| "cbdefghijklnrtuv".contains(letter));
+    screen.split_whitespace().filter(is_group).map(str::to_owned).collect()
+}
+
+/// The numbers, from 1, of the groups that a screen wants typed back.
+pub fn asked_groups(screen: &str) -> Vec<usize> {
+    let number = |line: &str| line.trim().strip_prefix("Group ")?.split_whitespace().next()?.parse().ok();
+    screen.lines().filter_map(number).collect()
+}
+
 const NODE: &str = "node-a";
 /// What QEMU's user network gives the machine, see `machines/tree/etc/systemd/network`.
 const ADDRESS: &str = "10.0.2.15";

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use camino::{Utf8Path, Utf8PathBuf};
 use tests::appliance::{self, ApplianceMedium, INSTALL_LIMIT, bare_machine, cofferdam, recovery_key};
-use tests::encrypted_site::{FQDN, VOLUME};
+use tests::encrypted_site::{FQDN, SERIAL, VOLUME, asked_groups, recovery_groups};
 use tests::sample;
+use tests::terminal::key;
 use tests::virtual_machine::{BOOT_LIMIT, Firmware, VirtualMachine, plaintext_search};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -59,6 +60,10 @@ fn serves(machine: &mut VirtualMachine) {
         test \"$(findmnt -no FSTYPE /)\" = squashfs
         ! touch /usr/a 2>/dev/null
         test \"$(hostname)\" = node-a
+        ip -brief address | grep -w 10.0.2.20/24
+        test \"$(systemctl --failed --no-legend | wc -l)\" = 0
+        test \"$(cofferdam status | grep -c 'slot [0-9]*: ')\" = 2
+        grep -q 'Monitor, read only' /dev/vcs1
         getent hosts {FQDN}
         journalctl -b -o cat -u systemd-veritysetup@root.service | tail -n 2
         findmnt -no SOURCE /etc"
@@ -143,6 +148,114 @@ fn slow_a_bare_machine_becomes_a_cluster_that_answers() {
     bench.note(&mut machine, "the workload answers over TLS by its name");
     eprintln!("{}", machine.run_ok("cofferdam status; systemctl --failed --no-legend", 2 * MINUTE).unwrap());
 }
+
+/// Somebody at the serial console: every page, a fixed address, the recovery key written down; the machine starts from its
+/// disk with what was typed.
+#[test]
+#[ignore = "slow: seven minutes in a processor made in software"]
+fn slow_a_person_installs_an_appliance_at_the_serial_console() {
+    let bench = Bench::new();
+    let sample = sample::make(bench.path.join("sample").as_std_path()).unwrap();
+    let medium = ApplianceMedium::build_without_answers(&sample, &bench.path).unwrap();
+    let (mut machine, _disk) = bare_machine(&medium, &bench.path).unwrap();
+    machine.power_on().unwrap();
+    let within = |minutes: u32| Instant::now() + minutes * MINUTE;
+    let console = machine.console().unwrap();
+    let next = key::control('n');
+    let welcome = console.wait_for_screen("Welcome Host Disks", Instant::now() + BOOT_LIMIT).unwrap();
+    assert!(welcome.is_ascii(), "a serial line begins in basic mode: {welcome}");
+    console.wait_for_screen("cofferdam-sample", within(2)).unwrap();
+    console.send(&next).unwrap();
+    console.wait_for_screen("2 of 10", within(1)).unwrap();
+    console.send(&next).unwrap();
+    let disks = console.wait_for_screen("Which disk becomes the appliance?", within(2)).unwrap();
+    assert!(disks.contains(SERIAL), "{disks}");
+    console.send(&next).unwrap();
+
+    console.wait_for_screen("How is this machine known on the network?", within(1)).unwrap();
+    for (field, text) in [("> Node name", "node-a"), ("> Addresses", "10.0.2.20/24"), ("> Gateway", "10.0.2.2")] {
+        console.press_until(key::TAB, field).unwrap();
+        console.send(&key::control('u')).unwrap();
+        console.send(text).unwrap();
+        if text == "node-a" {
+            console.press_until(key::TAB, "> ( ) As set up here").unwrap();
+            console.send(" ").unwrap();
+        }
+    }
+    console.press_until(key::TAB, "> [ Set up now ]").unwrap();
+    console.send(key::ENTER).unwrap();
+    console.wait_for_screen("the network is set up", within(2)).unwrap();
+    bench.note(&mut machine, "the network is set up");
+    let console = machine.console().unwrap();
+    console.send(&next).unwrap();
+    console.wait_for_screen("Under which name", within(1)).unwrap();
+    console.press_until(key::TAB, "> FQDN").unwrap();
+    console.send(FQDN).unwrap();
+    console.send(&next).unwrap();
+    console.wait_for_screen("6 of 10", within(1)).unwrap();
+    console.send(&next).unwrap();
+    console.wait_for_screen("7 of 10", within(1)).unwrap();
+    console.send(&next).unwrap();
+    console.wait_for_screen("8 of 10", within(1)).unwrap();
+    console.send(&next).unwrap();
+    console.wait_for_screen("Who looks after this machine?", within(1)).unwrap();
+    for (field, text) in [("> Name", "keeper"), ("> Password", PASSWORD), ("> Password again", PASSWORD)] {
+        console.press_until(key::TAB, field).unwrap();
+        console.send(text).unwrap();
+    }
+    assert!(!console.screen().contains(PASSWORD), "a password is never drawn");
+    console.send(&next).unwrap();
+    let plan = console.wait_for_screen("This will be done", within(3)).unwrap();
+    assert!(plan.contains("ERASES"), "{plan}");
+    bench.note(&mut machine, "the plan");
+    let console = machine.console().unwrap();
+    console.send(&next).unwrap();
+    console.wait_for_screen("type the last characters of its serial number: 0001", within(2)).unwrap();
+    for keys in ["0001", key::TAB, key::TAB, key::ENTER] {
+        console.send(keys).unwrap();
+    }
+    let shown = console.wait_for_screen("Write the recovery key down now", within(10)).unwrap();
+    let groups = recovery_groups(&shown);
+    assert_eq!(groups.len(), 8, "{shown}");
+    console.send(key::ENTER).unwrap();
+    let fields = console.wait_for_screen("Type two groups back", within(2)).unwrap();
+    for group in asked_groups(&fields) {
+        console.send(&groups[group - 1]).unwrap();
+        console.send(key::ENTER).unwrap();
+    }
+    console.wait_for_screen("Installing site", within(2)).unwrap();
+    bench.note(&mut machine, "the recovery key is written down");
+    machine.wait_until_off(INSTALL_LIMIT).unwrap();
+    bench.note(&mut machine, "the machine restarts");
+
+    machine.options_mut().media.clear();
+    machine.power_on().unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    serves(&mut machine);
+    let looks = "set -e
+        ! ip -brief address | grep -w 10.0.2.15/24
+        ip route | grep 'default via 10.0.2.2 '
+        cat /etc/systemd/network/50-cofferdam-site-adapter0.network
+        getent passwd keeper
+        systemctl is-active ssh.service
+        ss --listening --tcp --numeric --no-header";
+    eprintln!("{}", machine.run_ok(looks, MINUTE).unwrap());
+    eprintln!("{}", machine.run_ok("fold -w 80 /dev/vcs1", MINUTE).unwrap());
+    bench.note(&mut machine, "it serves with the addresses that were typed");
+    machine.power_cut().unwrap();
+    let tpm = machine.options_mut().tpm.take();
+    machine.power_on().unwrap();
+    machine.wait_for_console("Type the recovery key of this site", BOOT_LIMIT).unwrap();
+    machine.wait_for_console("Please enter", BOOT_LIMIT).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    machine.console().unwrap().send_line(&groups.join("-")).unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    machine.options_mut().tpm = tpm;
+    bench.note(&mut machine, "what was written down opens it");
+}
+
+/// Long enough for the policy.
+const PASSWORD: &str = "correct horse battery";
 
 /// Everything twice, down to Debian's packages: the same image, byte for byte.
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use camino::Utf8Path;
 use serde_json::Value;
-use tests::encrypted_site::{ASK_REGISTRY, EncryptedSite, FQDN, VOLUME};
+use tests::encrypted_site::{ASK_REGISTRY, EncryptedSite, FQDN, VOLUME, asked_groups, recovery_groups};
 use tests::sample;
 use tests::terminal::key;
 use tests::virtual_machine::{BOOT_LIMIT, LuksHeader, plaintext_search};
@@ -211,20 +211,12 @@ fn slow_a_person_at_the_serial_console_writes_the_key_down() {
         console.send(keys).unwrap();
     }
     let shown = console.wait_for_screen("Write the recovery key down now", within(10)).unwrap();
-    let groups: Vec<String> = shown
-        .lines()
-        .flat_map(str::split_whitespace)
-        .filter(|word| word.len() == 8 && word.chars().all(|letter| "cbdefghijklnrtuv".contains(letter)))
-        .map(str::to_owned)
-        .collect();
+    let groups = recovery_groups(&shown);
     assert_eq!(groups.len(), 8, "{shown}");
     console.send(key::ENTER).unwrap();
     let fields = console.wait_for_screen("Type two groups back", within(2)).unwrap();
     assert!(groups.iter().all(|group| !fields.contains(group.as_str())), "the key is still shown: {fields}");
-    let asked: Vec<usize> = fields
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Group ")?.split_whitespace().next()?.parse().ok())
-        .collect();
+    let asked = asked_groups(&fields);
     assert_eq!(asked.len(), 2, "{fields}");
     // A mistake is told; nothing goes on before both are right.
     for keys in ["cccccccc", key::ENTER, "cccccccc", key::ENTER] {

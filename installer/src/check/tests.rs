@@ -96,6 +96,8 @@ fn good_facts() -> Facts {
         },
         network: Network {
             adapters: Known(vec![Adapter {
+                is_hardware: true,
+                mac: None,
                 name: "eth0".to_owned(),
                 mtu: 1500,
                 is_up: true,

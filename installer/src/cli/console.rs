@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{Failure, Outcome, code, print};
 use crate::host::real::RealHost;
+use crate::step::State;
 use crate::support;
 use crate::ui::run::{self, SharedHost};
 use crate::ui::terminal::Terminal;
@@ -19,7 +20,11 @@ pub(super) struct Monitor {}
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cofferdam dashboard")]
-pub(super) struct Dashboard {}
+pub(super) struct Dashboard {
+    /// For the machine's own screen: until the site is installed, show the installation
+    #[arg(long)]
+    console: bool,
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cofferdam support-bundle --output /media/stick")]
@@ -34,14 +39,16 @@ impl Monitor {
     pub(super) fn run(self) -> Outcome {
         let (mut terminal, theme) = open()?;
         let host: SharedHost = Arc::new(RealHost);
-        left(run::monitor(&mut terminal, theme, &host))
+        left(run::monitor(&mut terminal, theme, &host, &mut || false))
     }
 }
 
 impl Dashboard {
-    #[allow(clippy::unused_self, reason = "all commands are called alike")]
     pub(super) fn run(self) -> Outcome {
         let host: SharedHost = Arc::new(RealHost);
+        if self.console {
+            return watch(&host);
+        }
         let state = super::status::installed(&*host)?;
         let (mut terminal, theme) = open()?;
         left(run::dashboard(&mut terminal, theme, &host, &state))
@@ -53,6 +60,17 @@ impl SupportBundle {
         let path = support::write(&RealHost, &self.output)
             .map_err(|error| Failure::new(code::UNEXPECTED, &error, Some(error.hint().to_owned())))?;
         print(&format!("{path}\n"))
+    }
+}
+
+/// The installation, and when it is finished the site.
+fn watch(host: &SharedHost) -> Outcome {
+    let (mut terminal, theme) = open()?;
+    let installed = || State::read(&**host).ok().flatten();
+    left(run::monitor(&mut terminal, theme, host, &mut || installed().is_some()))?;
+    match installed() {
+        Some(state) => left(run::dashboard(&mut terminal, theme, host, &state)),
+        None => Ok(()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
 use super::{Failure, Outcome, code, console, print, print_json, say};
@@ -11,6 +11,7 @@ use crate::config::InstallConfig;
 use crate::engine::question::Unattended;
 use crate::facts::{Facts, Questions};
 use crate::host::real::RealHost;
+use crate::live::answers;
 use crate::prepare::{self, Signed};
 use crate::ui::run::SharedHost;
 
@@ -54,7 +55,10 @@ impl Install {
     pub(super) fn run(self) -> Outcome {
         let Some(file) = &self.config else {
             if self.plain || console::is_terminal() {
-                return super::interactive::run(None, self.plain);
+                let found = Utf8Path::new(answers::INTERACTIVE);
+                let is_there = found.exists() && crate::live::is_live(&RealHost).map_err(Failure::unexpected)?;
+                let file = if is_there { Some((found, super::config::read(found)?)) } else { None };
+                return super::interactive::run(file, self.plain);
             }
             return Err(Failure::new(
                 code::CONFIG,

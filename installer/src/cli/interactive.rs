@@ -7,6 +7,7 @@ use camino::Utf8Path;
 use super::{Failure, Outcome, code, console, print, resume};
 use crate::config::InstallConfig;
 use crate::host::real::RealHost;
+use crate::live;
 use crate::prepare;
 use crate::ui::machine::{ThisMachine, read_config};
 use crate::ui::model::Model;
@@ -28,6 +29,8 @@ pub(super) fn run(file: Option<(&Utf8Path, InstallConfig)>, is_plain: bool) -> O
         return print(&closing?);
     }
     let mut model = Model::new(theme.mode());
+    // On the console of a medium nobody has logged in.
+    model.has_shell = !live::is_live(&*host).map_err(Failure::unexpected)?;
     take(&mut model, file, &host);
     let left = session::run(&mut terminal, &mut model, Arc::new(ThisMachine), &host).map_err(Failure::unexpected);
     drop(terminal);

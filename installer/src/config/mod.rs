@@ -4,6 +4,7 @@
 //! it never holds a secret, only where a secret is to be found. Called by the command line and by `plan/`.
 
 pub mod example;
+mod network;
 mod rules;
 
 use std::net::IpAddr;
@@ -12,6 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use network::{Bond, Network, is_mac_address};
 pub use rules::{ConfigError, Problem, account_problem, problems};
 
 /// The version of `install.yaml` that this program reads.
@@ -30,6 +32,9 @@ pub struct InstallConfig {
     pub site: Site,
     /// This machine's part in it.
     pub node: Node,
+    /// The network of an appliance; left out: every wired adapter asks by DHCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
     /// Where the site's state lies and how it is encrypted.
     pub storage: Storage,
     /// The bundle and the keys that are trusted to sign it.

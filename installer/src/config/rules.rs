@@ -101,7 +101,8 @@ pub fn problems(config: &InstallConfig) -> Vec<Problem> {
             format!("{algorithm:?} is not one of ecdsa-p256, ecdsa-p384, ed25519, rsa3072, rsa4096"),
         );
     }
-    network_problems(config, &mut problem);
+    range_problems(config, &mut problem);
+    super::network::problems(config, &mut problem);
     administrator_problems(config, &mut problem);
     found
 }
@@ -236,7 +237,7 @@ fn strings_of(mut blob: &[u8]) -> Option<Vec<&[u8]>> {
     Some(parts)
 }
 
-fn network_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static str, String)) {
+fn range_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static str, String)) {
     let pods = config.cluster.pod_cidr.parse::<Cidr>();
     let services = config.cluster.service_cidr.parse::<Cidr>();
     if let (Ok(pods), Ok(services)) = (&pods, &services) {
@@ -276,6 +277,6 @@ fn label_problem(label: &str, longest: usize) -> Option<String> {
     }
 }
 
-fn unusable(address: IpAddr) -> bool {
+pub(super) fn unusable(address: IpAddr) -> bool {
     address.is_loopback() || address.is_unspecified() || address.is_multicast()
 }

@@ -1,6 +1,6 @@
 //! Adapters, routes, listeners and names: ip(8) as JSON, /proc/net, getent(1) and arping(8).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -34,6 +34,7 @@ pub struct Network {
 /// A network adapter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Adapter {
     /// For example `eth0`.
     pub name: String,
@@ -45,6 +46,12 @@ pub struct Adapter {
     pub has_carrier: bool,
     /// The loopback adapter.
     pub is_loopback: bool,
+    /// A piece of hardware, or of a virtual machine's; no bridge, bond, VLAN or the like.
+    #[serde(default)]
+    pub is_hardware: bool,
+    /// Its MAC address.
+    #[serde(default)]
+    pub mac: Option<String>,
     /// In Mbit/s.
     pub speed: Probed<u32>,
     /// Its addresses.
@@ -106,13 +113,14 @@ pub struct Name {
 }
 
 pub(super) fn probe(host: &dyn Host, questions: &Questions) -> Network {
-    let adapters =
-        answer(host, "ip", ["--json", "address"]).and_then(|text| parse_adapters(&text)).map(|mut adapters| {
-            for adapter in &mut adapters {
-                adapter.speed = speed(host, &adapter.name).into();
-            }
-            adapters
-        });
+    let adapters = adapters(host).map(|mut adapters| {
+        for adapter in &mut adapters {
+            adapter.speed = speed(host, &adapter.name).into();
+            let device = format!("/sys/class/net/{}/device", adapter.name);
+            adapter.is_hardware = host.look(device.as_str().into()).is_ok_and(|entry| entry.is_some());
+        }
+        adapters
+    });
     let taken = |address: IpAddr| -> Probed<bool> {
         adapters.clone().and_then(|adapters| is_taken(host, &adapters, address)).into()
     };
@@ -129,6 +137,11 @@ pub(super) fn probe(host: &dyn Host, questions: &Questions) -> Network {
     }
 }
 
+/// All adapters, without their speed.
+pub(crate) fn adapters(host: &dyn Host) -> Result<Vec<Adapter>, String> {
+    answer(host, "ip", ["--json", "address"]).and_then(|text| parse_adapters(&text))
+}
+
 /// `ip --json` prints nothing or an empty list where there is nothing.
 fn parse_json<T: for<'a> Deserialize<'a>>(text: &str) -> Result<Vec<T>, String> {
     if text.trim().is_empty() {
@@ -141,6 +154,7 @@ fn parse_adapters(text: &str) -> Result<Vec<Adapter>, String> {
     #[derive(Deserialize)]
     struct Link {
         ifname: String,
+        address: Option<String>,
         mtu: u32,
         #[serde(default)]
         flags: Vec<String>,
@@ -163,6 +177,8 @@ fn parse_adapters(text: &str) -> Result<Vec<Adapter>, String> {
                 is_up: has("UP"),
                 has_carrier: has("LOWER_UP"),
                 is_loopback: has("LOOPBACK"),
+                is_hardware: false,
+                mac: link.address,
                 speed: Probed::unknown("not read"),
                 addresses: link
                     .addr_info
@@ -319,17 +335,8 @@ fn adapter_towards(adapters: &[Adapter], address: IpAddr) -> Option<&Adapter> {
 
 /// The range an address of an adapter stands in.
 pub fn network_of(own: &Address) -> Option<Cidr> {
-    let network = match own.address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32_u32.checked_sub(own.prefix_length.into())?).unwrap_or(0);
-            IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() & mask))
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128_u32.checked_sub(own.prefix_length.into())?).unwrap_or(0);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & mask))
-        }
-    };
-    format!("{network}/{}", own.prefix_length).parse().ok()
+    let longest = if own.address.is_ipv4() { 32 } else { 128 };
+    (own.prefix_length <= longest).then(|| Cidr::around(own.address, own.prefix_length))
 }
 
 #[cfg(test)]

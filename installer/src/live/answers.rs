@@ -8,10 +8,13 @@ use camino::Utf8Path;
 use iso::manifest::{CONFIG, FOLDER};
 
 use super::{LiveError, argument, medium};
+use crate::config;
 use crate::host::{Command, Host, HostExt};
 
 /// Where answers that were found are put: what the unattended installation reads.
 pub const FOUND: &str = "/run/cofferdam/install.yaml";
+/// The same for answers that want somebody at a console: the installer begins with them there.
+pub const INTERACTIVE: &str = "/run/cofferdam/interactive.yaml";
 /// Where a volume with the label `COFFERDAM` is mounted, read-only.
 pub const VOLUME: &str = "/run/cofferdam/volume";
 const LABEL: &str = "/dev/disk/by-label/COFFERDAM";
@@ -31,7 +34,13 @@ pub fn seek(host: &dyn Host) -> Result<Option<Answers>, LiveError> {
     mount_volume(host)?;
     let Some((place, content)) = find(host)? else { return Ok(None) };
     let digest = Digest::sha256_of(&content).hex();
-    host.write(FOUND.into(), &content, 0o600)?;
+    // Answers that cannot be read are the installation's to refuse, with all that is wrong in them.
+    let config = std::str::from_utf8(&content).ok().and_then(|text| config::parse(text).ok());
+    if let Some(network) = config.as_ref().and_then(|config| config.network.as_ref()) {
+        super::network::set_up(host, network)?;
+    }
+    let wants_a_person = config.is_some_and(|config| config.needs_a_person() || !config.interactive.is_empty());
+    host.write(if wants_a_person { INTERACTIVE } else { FOUND }.into(), &content, 0o600)?;
     Ok(Some(Answers { place, digest }))
 }
 

@@ -13,7 +13,7 @@ use crate::plan::{BootFile, SystemImage};
 /// Where the medium's ISO 9660 volume is mounted.
 pub const MOUNT: &str = "/run/cofferdam/medium";
 /// Keys whose signature counts, part of the verified root.
-const KEYS: &str = "/usr/share/cofferdam/trust";
+pub const KEYS: &str = "/usr/share/cofferdam/trust";
 /// A virtual disc of a management controller may stall for minutes.
 const ATTEMPTS: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(4);

@@ -7,6 +7,7 @@
 
 pub mod answers;
 pub mod medium;
+pub mod network;
 
 use crate::host::{Host, HostError, HostExt};
 
@@ -23,6 +24,12 @@ pub enum LiveError {
     #[error("the medium: {why}")]
     Medium {
         /// What is wrong with it.
+        why: String,
+    },
+    /// The network of the answers does not come up.
+    #[error("the network: {why}")]
+    Network {
+        /// What is missing.
         why: String,
     },
     /// The answers were named but cannot be used.
@@ -43,6 +50,7 @@ impl LiveError {
             Self::Medium { .. } => {
                 "check the image where it was made with: cofferdam iso inspect --trust; then copy it again"
             }
+            Self::Network { .. } => "is the cable in, and is it the right adapter? `networkctl` shows all of them",
             Self::Answers { .. } => "mend what the kernel's command line says, or boot without it",
         }
     }

@@ -160,6 +160,14 @@ pub(super) fn prepare(
     Ok(Some((vec![disk.clone()], (escrow_recipients.clone(), None))))
 }
 
+/// Adds the step that keeps the operator's certificate when the medium leaves.
+pub(super) fn bring_certificates(config: &InstallConfig, steps: &mut Steps) {
+    if let Some((certificate, key, roots)) = config.certificates.files() {
+        let action = Action::BringCertificates { from: [certificate, key, roots].map(camino::Utf8Path::to_owned) };
+        steps.add("certificates.bring", "Bring your certificate onto the encrypted volume", 1, 60, action);
+    }
+}
+
 /// Adds the last step of the live system and the first of the installed one.
 pub(super) fn finish(config: &InstallConfig, machine: &Machine, steps: &mut Steps) {
     let (Some(system), Some(disk)) = (&machine.system, &machine.disk) else { return };
@@ -171,6 +179,11 @@ pub(super) fn finish(config: &InstallConfig, machine: &Machine, steps: &mut Step
         Action::InstallBoot { device: layout::partition(&disk.path, 1), files: system.boot.clone() },
     );
     steps.add("system.restart", "Restart from the disk", 30, 600, Action::Restart);
+    if let Some(network) = &config.network {
+        let units = crate::network::units::of(network);
+        let action = Action::ConfigureNetwork { units, addresses: network.addresses.clone() };
+        steps.add("system.network", "Set up the network", 5, 120, action);
+    }
     let names = vec![config.site.fqdn.clone(), config.node.name.clone()];
     steps.add(
         "system.name",

@@ -9,7 +9,7 @@ mod kubernetes;
 use std::net::IpAddr;
 
 use bundle::index::{Index, Layer};
-use camino::Utf8PathBuf;
+use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,7 @@ pub(crate) use kubernetes::{Kubernetes, bracketed, minor as kubernetes_minor};
 
 use crate::config::{Certificates, Encryption, InstallConfig, KeyDerivation, Tpm2};
 use crate::facts::Facts;
+use crate::layout;
 
 /// The version of the plan's JSON.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -213,6 +214,13 @@ pub enum Action {
         /// Names that resolve to it.
         names: Vec<String>,
     },
+    /// Sets up an appliance's network, now and at each boot.
+    ConfigureNetwork {
+        /// Files of systemd-networkd.
+        units: Vec<crate::network::units::Unit>,
+        /// Fixed addresses that must come of it.
+        addresses: Vec<crate::network::HostAddress>,
+    },
     /// Mounts the data volume now and at each boot.
     MountData {
         /// Where the volume comes from.
@@ -220,6 +228,12 @@ pub enum Action {
     },
     /// Binds the folders of the data volume to where the software expects them.
     BindState,
+    /// Copies the operator's certificate, key and roots onto the encrypted volume, before the medium leaves.
+    BringCertificates {
+        /// Files of the live system, in the order of [`crate::layout::BROUGHT`].
+        #[schemars(with = "[String; 3]")]
+        from: [Utf8PathBuf; 3],
+    },
     /// Site CA, registry and node certificates, and the server certificate for the FQDN.
     IssueCertificates {
         /// Of all keys.
@@ -420,6 +434,9 @@ pub enum PlanError {
     /// An appliance without encryption was asked for.
     #[error("storage.encryption.mode: none, but an appliance encrypts all that changes")]
     Plaintext,
+    /// A network was described for a host that has one.
+    #[error("network: describes an appliance's network, but this host keeps the one that it has")]
+    ForeignNetwork,
     /// Encryption with a TPM was asked for.
     #[error("storage.encryption.tpm2: require, but this machine has no usable TPM 2.0")]
     NoTpm,
@@ -436,6 +453,9 @@ impl PlanError {
             Self::UnknownPack { .. } => "`cofferdam bundle inspect` lists the packs of a bundle",
             Self::Disk { hint, .. } => hint,
             Self::Plaintext => "choose `mode: luks2` with escrow-recipients",
+            Self::ForeignNetwork => {
+                "leave `network` out, and set addresses, bonds and VLANs with the means of this host's distribution"
+            }
             Self::NoTpm => "switch the TPM on in the firmware's setup, or choose `tpm2: auto`",
         }
     }
@@ -474,6 +494,9 @@ pub fn plan(
     let kubernetes = kubernetes::Kubernetes::of(index)?;
     let packs = chosen_packs(config, index)?;
 
+    if machine.system.is_none() && config.network.is_some() {
+        return Err(PlanError::ForeignNetwork);
+    }
     // The live system of a medium has the program and the user that a host gets by host.prepare.
     if machine.system.is_some() {
         verify(config, bundle_bytes, &mut steps);
@@ -618,6 +641,7 @@ fn data_and_bundle(
         let volume = Volume::Directory;
         let title = "Make the data directory on the encrypted volume";
         steps.add("data.mount", title, 1, 60, Action::MountData { volume });
+        appliance::bring_certificates(config, steps);
         add_load(steps);
         appliance::finish(config, machine, steps);
         prepared
@@ -634,7 +658,7 @@ fn data_and_bundle(
         steps.add("admin.account", &title, 1, 60, action);
     }
     steps.add("data.bind", "Bind the state folders to the data volume", 1, 60, Action::BindState);
-    steps.add("certificates.issue", "Make keys and certificates", 2, 120, certificates(config));
+    steps.add("certificates.issue", "Make keys and certificates", 2, 120, certificates(config, is_appliance));
     if !is_appliance {
         add_load(steps);
     }
@@ -700,25 +724,18 @@ fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> 
     }
 }
 
-fn certificates(config: &InstallConfig) -> Action {
-    let (algorithm, server) = match &config.certificates {
-        Certificates::Generate { algorithm } => (algorithm.clone(), ServerCertificate::Issued),
-        Certificates::Import { certificate, key, roots } => (
-            "ecdsa-p256".to_owned(),
-            ServerCertificate::Imported {
-                certificate: certificate.clone(),
-                key: key.file.clone(),
-                roots: roots.clone(),
-            },
-        ),
-        Certificates::Request { certificate, roots, .. } => (
-            "ecdsa-p256".to_owned(),
-            ServerCertificate::Imported {
-                certificate: certificate.clone(),
-                key: crate::layout::REQUEST_KEY.into(),
-                roots: roots.clone(),
-            },
-        ),
+fn certificates(config: &InstallConfig, is_appliance: bool) -> Action {
+    let algorithm = match &config.certificates {
+        Certificates::Generate { algorithm } => algorithm.clone(),
+        Certificates::Import { .. } | Certificates::Request { .. } => "ecdsa-p256".to_owned(),
+    };
+    let server = match config.certificates.files() {
+        None => ServerCertificate::Issued,
+        Some((certificate, key, roots)) => {
+            let [certificate, key, roots] =
+                if is_appliance { layout::BROUGHT.map(Utf8Path::new) } else { [certificate, key, roots] };
+            ServerCertificate::Imported { certificate: certificate.into(), key: key.into(), roots: roots.into() }
+        }
     };
     Action::IssueCertificates { algorithm, server, names: server_names(config) }
 }

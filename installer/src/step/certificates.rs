@@ -73,6 +73,24 @@ pub(super) fn run(
     Ok(())
 }
 
+/// `certificates.bring`: done when all three files are on the volume, or the medium has left.
+pub(super) fn brought(context: &Context) -> Result<bool, StepError> {
+    let mut is_there = true;
+    for path in layout::BROUGHT {
+        is_there &= context.host.look(path.into())?.is_some();
+    }
+    Ok(is_there || !context.is_live()?)
+}
+
+pub(super) fn bring(context: &Context, from: &[Utf8PathBuf; 3]) -> Result<(), StepError> {
+    let [certificate, key, roots] = from;
+    import(context, certificate, key, roots)?;
+    for (from, to) in from.iter().zip(layout::BROUGHT) {
+        context.host.write(to.into(), &read(context, from)?, 0o600)?;
+    }
+    Ok(())
+}
+
 /// Checks the operator's certificate again: the file may have changed since the host checks.
 fn import(
     context: &Context,

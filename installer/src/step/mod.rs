@@ -15,6 +15,7 @@ mod files;
 mod host;
 mod kubeadm;
 mod name;
+mod network;
 mod pack;
 mod partition;
 mod record;
@@ -181,8 +182,10 @@ impl<'a> Context<'a> {
             Action::MountTarget { .. } => target::done(self),
             Action::InstallBoot { .. } | Action::Restart => boot::done(self),
             Action::NameMachine { name, address, names } => name::done(self, name, *address, names),
+            Action::ConfigureNetwork { units, addresses } => network::done(self, units, addresses),
             Action::MountData { volume } => data::mounted(self, *volume),
             Action::BindState => data::bound(self),
+            Action::BringCertificates { .. } => certificates::brought(self),
             Action::IssueCertificates { .. } => certificates::done(self),
             Action::LoadBundle { .. } => bundle_load::done(self),
             Action::StartRegistry { .. } => registry::done(self),
@@ -215,8 +218,10 @@ impl<'a> Context<'a> {
             Action::InstallBoot { device, files } => boot::run(self, device, files, report),
             Action::Restart => boot::restart(self),
             Action::NameMachine { name, address, names } => name::run(self, name, *address, names),
+            Action::ConfigureNetwork { units, addresses } => network::run(self, units, addresses, report),
             Action::MountData { volume } => data::mount(self, *volume),
             Action::BindState => data::bind(self),
+            Action::BringCertificates { from } => certificates::bring(self, from),
             Action::IssueCertificates { algorithm, server, names } => certificates::run(self, algorithm, server, names),
             Action::LoadBundle { path, bytes } => bundle_load::run(self, path, *bytes, report),
             Action::StartRegistry { address } => registry::run(self, *address),

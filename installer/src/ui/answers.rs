@@ -12,6 +12,7 @@ use crate::config::{
 };
 use crate::facts::Facts;
 use crate::facts::disk::Disk;
+use crate::ui::network_answers::NetworkAnswers;
 
 /// Where the server certificate comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +48,7 @@ pub struct Answers {
     pub vip: String,
     pub node_name: String,
     pub address: String,
+    pub network: NetworkAnswers,
     pub disk: Option<ChosenDisk>,
     pub encrypt: bool,
     pub tpm2: Tpm2,
@@ -86,6 +88,7 @@ impl Default for Answers {
             vip: String::new(),
             node_name: String::new(),
             address: String::new(),
+            network: NetworkAnswers::default(),
             disk: None,
             encrypt: true,
             tpm2: Tpm2::Auto,
@@ -126,6 +129,7 @@ impl Answers {
             vip: optional(config.site.vip),
             node_name: config.node.name.clone(),
             address: config.node.address.to_string(),
+            network: NetworkAnswers::from_config(config.network.as_ref()),
             disk: config.storage.disk.as_ref().map(|choice| ChosenDisk {
                 path: String::new(),
                 matches: choice.matches.clone(),
@@ -235,10 +239,12 @@ impl Answers {
         };
         let node_address = address("node.address", &self.address).unwrap_or(STAND_IN);
         let vip = address("site.vip", &self.vip);
+        let network = self.network.draft(&mut problems);
         let config = InstallConfig {
             schema_version: SCHEMA_VERSION,
             site: Site { name: self.site_name.trim().to_owned(), fqdn: self.fqdn.trim().to_owned(), vip },
             node: Node { name: self.node_name.trim().to_owned(), address: node_address },
+            network,
             storage: self.storage(),
             bundle: BundleSource {
                 path: self.bundle.trim().into(),

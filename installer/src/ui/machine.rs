@@ -9,12 +9,13 @@ use camino::{Utf8Path, Utf8PathBuf};
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
-use crate::config::{self, InstallConfig};
+use crate::config::{self, InstallConfig, Network};
 use crate::engine::Stop;
 use crate::facts::{Facts, Questions};
 use crate::host::real::RealHost;
 use crate::host::{EntryKind, Host, HostExt};
 use crate::layout;
+use crate::live;
 use crate::prepare::{self, Prepared, Refusal, Signed};
 use crate::step::State;
 
@@ -79,6 +80,8 @@ pub enum Job {
     Request(Box<InstallConfig>, Utf8PathBuf),
     /// A password.
     Hash(Secret),
+    /// The network of the live system; `None` is DHCP.
+    SetUpNetwork(Option<Network>),
     /// Writes what the operator asks for.
     Keep(Utf8PathBuf, Zeroizing<Vec<u8>>, u32),
     /// Report and plan.
@@ -104,6 +107,8 @@ pub enum Answer {
     Request(Result<String, String>),
     /// Of [`Job::Hash`].
     Hash(Result<String, String>),
+    /// Of [`Job::SetUpNetwork`].
+    NetworkSetUp(Result<(), String>),
     /// Of [`Job::Keep`].
     Kept(Result<(), String>),
     /// Of [`Job::Prepare`].
@@ -124,6 +129,8 @@ pub trait Machine: Send + Sync {
     fn judge(&self, config: &InstallConfig) -> Judged;
     /// Makes a certificate request and writes it.
     fn request(&self, config: &InstallConfig, target: &Utf8Path) -> Result<String, String>;
+    /// Sets up the network of the live system; `None` is DHCP. Fails when a fixed address does not come up.
+    fn set_up_network(&self, network: Option<&Network>) -> Result<(), String>;
     /// Writes a file.
     fn keep(&self, path: &Utf8Path, content: &[u8], mode: u32) -> Result<(), String>;
     /// Report and plan.
@@ -142,6 +149,7 @@ pub trait Machine: Send + Sync {
             Job::Judge(config) => Answer::Judged(self.judge(&config)),
             Job::Request(config, target) => Answer::Request(self.request(&config, &target)),
             Job::Hash(secret) => Answer::Hash(hash(&secret)),
+            Job::SetUpNetwork(network) => Answer::NetworkSetUp(self.set_up_network(network.as_ref())),
             Job::Keep(path, content, mode) => Answer::Kept(self.keep(&path, &content, mode)),
             Job::Prepare(input) => Answer::Prepared(Box::new(self.prepare(&input.0, &input.1))),
         };
@@ -182,6 +190,14 @@ impl Machine for ThisMachine {
 
     fn request(&self, config: &InstallConfig, target: &Utf8Path) -> Result<String, String> {
         crate::request::make(&RealHost, config, target)
+    }
+
+    fn set_up_network(&self, network: Option<&Network>) -> Result<(), String> {
+        let done = match network {
+            Some(network) => live::network::set_up(&RealHost, network),
+            None => live::network::reset(&RealHost),
+        };
+        done.map_err(|error| error.to_string())
     }
 
     fn keep(&self, path: &Utf8Path, content: &[u8], mode: u32) -> Result<(), String> {
@@ -277,6 +293,10 @@ fn discover(host: &dyn Host) -> Discovered {
             .map(|state| format!("{} ({} {})", state.site, state.bundle, state.version)),
         ..Discovered::default()
     };
+    if live::is_live(host).unwrap_or_default() {
+        discover_live(host, &mut found);
+        return found;
+    }
     let here = std::env::current_dir().ok().and_then(|path| Utf8PathBuf::from_path_buf(path).ok());
     for place in
         here.iter().map(|path| (path.clone(), 0)).chain(PLACES.iter().map(|place| (Utf8PathBuf::from(place), 2)))
@@ -287,6 +307,16 @@ fn discover(host: &dyn Host) -> Discovered {
     let all = found.bundles.iter().chain(&found.keys).chain(found.configs.iter().map(|config| &config.path));
     found.medium = all.filter(|path| mounted(path)).find_map(|path| path.parent().map(Utf8Path::to_owned));
     found
+}
+
+/// A live system looks at its own medium, and at the volume that is there for answers. It trusts the keys of its verified
+/// root, and no key that merely lies on a medium.
+fn discover_live(host: &dyn Host, found: &mut Discovered) {
+    for place in [live::medium::MOUNT, live::answers::VOLUME] {
+        look_into(host, place.into(), 1, found);
+    }
+    found.keys.clear();
+    look_into(host, live::medium::KEYS.into(), 0, found);
 }
 
 fn look_into(host: &dyn Host, directory: &Utf8Path, deeper: u8, found: &mut Discovered) {

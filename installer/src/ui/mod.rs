@@ -10,6 +10,7 @@ pub mod frame;
 pub mod keymap;
 pub mod machine;
 pub mod model;
+pub mod network_answers;
 pub mod plain;
 pub mod run;
 pub mod screen;

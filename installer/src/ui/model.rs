@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::check::{self, Finding, Report};
-use crate::config::{Encryption, InstallConfig, Page, Problem};
+use crate::config::{Encryption, InstallConfig, Network, Page, Problem};
 use crate::facts::disk::Disk;
+use crate::facts::network::Adapter;
 use crate::facts::{Facts, Probed, Questions};
 use crate::prepare::{Prepared, Refusal, Signed};
 
@@ -45,6 +46,8 @@ pub struct Tasks {
     pub request: Task<InstallConfig, Result<String, String>>,
     /// The administrator's password.
     pub hash: Task<(), Result<String, String>>,
+    /// The network of a live system, `None` for DHCP.
+    pub network: Task<Option<Network>, Result<(), String>>,
     /// A file to be written, and what the operator calls it.
     pub keep: Task<(String, Option<Pem>), Result<(), String>>,
     /// Report and plan.
@@ -106,8 +109,8 @@ pub struct Model {
     pub has_shell: bool,
     /// Columns and rows of the terminal.
     pub size: (u16, u16),
-    /// The password's hash was asked for in order to leave its page.
-    pub leaves_after_hash: bool,
+    /// What runs was begun in order to leave the page: a password's hash, or the network.
+    pub leaves_when_done: bool,
 }
 
 /// Most bytes of a pasted PEM.
@@ -144,6 +147,7 @@ impl Model {
                 judge: Task::new(20),
                 request: Task::new(20),
                 hash: Task::new(30),
+                network: Task::new(150),
                 keep: Task::new(30),
                 prepare: Task::new(180),
             },
@@ -153,7 +157,7 @@ impl Model {
             look,
             has_shell: true,
             size: super::terminal::SMALLEST,
-            leaves_after_hash: false,
+            leaves_when_done: false,
         }
     }
 
@@ -195,6 +199,36 @@ impl Model {
             .collect();
         found.sort_by_key(|(address, _)| address.is_ipv6());
         found.into_iter().map(|(address, adapter)| (address.to_string(), adapter)).collect()
+    }
+
+    /// This is the live system of a boot medium: it brings the machine's system and sets up its network.
+    pub fn is_appliance(&self) -> bool {
+        let system = self.facts().and_then(|facts| facts.machine.system.known());
+        system.is_some_and(|system| system.is_appliance)
+    }
+
+    /// The adapters that an appliance's network can be made of.
+    pub fn adapters(&self) -> Vec<&Adapter> {
+        let adapters = self.facts().and_then(|facts| facts.network.adapters.known());
+        adapters.into_iter().flatten().filter(|adapter| adapter.is_hardware).collect()
+    }
+
+    /// The network settings that the live system does not have yet; `None` when there is nothing to set up. What does not
+    /// parse or breaks a rule is not set up.
+    pub fn network_to_set_up(&self) -> Option<Option<Network>> {
+        if !self.is_appliance() {
+            return None;
+        }
+        let (draft, problems) = self.answers.draft();
+        let broken = crate::config::problems(&draft);
+        if problems.iter().chain(&broken).any(|problem| problem.key.starts_with("network.")) {
+            return None;
+        }
+        let is_set_up = match self.tasks.network.result() {
+            None => draft.network.is_none(),
+            Some(_) => matches!(self.tasks.network.answer(&draft.network), Some(Ok(()))),
+        };
+        (!is_set_up).then_some(draft.network)
     }
 
     /// The bundle as it is asked for now.
@@ -298,7 +332,7 @@ impl Model {
 
     /// Something runs in the background.
     pub fn is_busy(&self) -> bool {
-        let Tasks { discover, probe, head, verify, judge, request, hash, keep, prepare } = &self.tasks;
+        let Tasks { discover, probe, head, verify, judge, request, hash, network, keep, prepare } = &self.tasks;
         discover.running().is_some()
             || probe.running().is_some()
             || head.running().is_some()
@@ -306,6 +340,7 @@ impl Model {
             || judge.running().is_some()
             || request.running().is_some()
             || hash.running().is_some()
+            || network.running().is_some()
             || keep.running().is_some()
             || prepare.running().is_some()
     }
@@ -318,6 +353,13 @@ impl Model {
             Field::EscrowDirectory => &answers.escrow_directory,
             Field::PlaintextToken => &answers.plaintext_token,
             Field::NodeName => &answers.node_name,
+            Field::Vlan => &answers.network.vlan,
+            Field::Mtu => &answers.network.mtu,
+            Field::Addresses => &answers.network.addresses,
+            Field::Gateways => &answers.network.gateways,
+            Field::NameServers => &answers.network.name_servers,
+            Field::SearchDomains => &answers.network.search_domains,
+            Field::TimeServers => &answers.network.time_servers,
             Field::Fqdn => &answers.fqdn,
             Field::SiteName => &answers.site_name,
             Field::Vip => &answers.vip,
@@ -343,6 +385,13 @@ impl Model {
             Field::EscrowDirectory => &mut answers.escrow_directory,
             Field::PlaintextToken => &mut answers.plaintext_token,
             Field::NodeName => &mut answers.node_name,
+            Field::Vlan => &mut answers.network.vlan,
+            Field::Mtu => &mut answers.network.mtu,
+            Field::Addresses => &mut answers.network.addresses,
+            Field::Gateways => &mut answers.network.gateways,
+            Field::NameServers => &mut answers.network.name_servers,
+            Field::SearchDomains => &mut answers.network.search_domains,
+            Field::TimeServers => &mut answers.network.time_servers,
             Field::Fqdn => &mut answers.fqdn,
             Field::SiteName => &mut answers.site_name,
             Field::Vip => &mut answers.vip,
@@ -389,6 +438,15 @@ impl Model {
             if let Some((address, _)) = self.default_address(&addresses) {
                 self.answers.address = address;
             }
+        }
+        if is_free(self, Field::Adapter(0)) && self.answers.network.is_own {
+            let with_link = self.adapters().into_iter().find(|adapter| adapter.has_carrier);
+            let adapter = with_link.or_else(|| self.adapters().first().copied());
+            self.answers.network.adapters = adapter.map(|adapter| adapter.name.clone()).into_iter().collect();
+        }
+        if is_free(self, Field::Administrator(true)) && self.is_appliance() {
+            // Root has no password there: without an account nobody could log in.
+            self.answers.make_administrator = true;
         }
         if is_free(self, Field::SiteName) {
             self.answers.site_name = site_name_of(self.answers.fqdn.trim());

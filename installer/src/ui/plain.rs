@@ -352,6 +352,7 @@ fn name_of(job: &Job) -> &'static str {
         Job::Judge(_) => "reading the certificate",
         Job::Request(..) => "making the request",
         Job::Hash(_) => "hashing the password",
+        Job::SetUpNetwork(_) => "setting up the network",
         Job::Keep(..) => "writing",
         Job::Prepare(_) => "checking the host and computing the plan",
     }

@@ -35,6 +35,8 @@ pub struct Appliance {
     /// What the command line of the product writes before the engine runs.
     pub answers: Vec<(String, Vec<u8>)>,
     pub boot_files: Vec<(String, Vec<u8>)>,
+    /// What its adapters have.
+    pub addresses: Vec<String>,
 }
 
 impl SimulatedHost {
@@ -127,6 +129,12 @@ impl SimulatedHost {
             ("systemctl", ["--no-block", "reboot"]) => {
                 self.effect(|state| state.appliance.as_mut().unwrap().is_off = true).map(|()| good())
             }
+            ("networkctl", ["reload"]) => self.effect(State::take_network).map(|()| good()),
+            ("ip", ["--json", "address"]) => self.alive().map(|state| {
+                let list = |address: &String| json!({"local": address, "prefixlen": 24});
+                let addresses: Vec<_> = state.appliance.iter().flat_map(|own| &own.addresses).map(list).collect();
+                said(json!([{"ifname": "vlan120", "mtu": 1500, "addr_info": addresses}]).to_string())
+            }),
             ("sysctl", ["-q", "-w", word]) => {
                 let (key, value) = word.split_once('=').unwrap();
                 let path = format!("/proc/sys/{}", key.replace('.', "/"));
@@ -145,6 +153,16 @@ impl SimulatedHost {
 impl State {
     fn slots(&mut self) -> &mut Slots {
         &mut self.appliance.as_mut().expect("an appliance").slots
+    }
+
+    /// The addresses of the files that systemd-networkd finds.
+    fn take_network(&mut self) {
+        let directory = self.place("/etc/systemd/network");
+        let files = self.nodes.iter().filter(|(path, _)| path.starts_with(&directory));
+        let texts = files.filter_map(|(_, node)| String::from_utf8(node.content.clone()?).ok());
+        let lines: Vec<String> = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        let addresses = lines.iter().filter_map(|line| line.strip_prefix("Address=")?.split('/').next());
+        self.appliance.as_mut().expect("an appliance").addresses = addresses.map(str::to_owned).collect();
     }
 
     /// The firmware takes the disk when there is a loader on it, and the medium otherwise.
@@ -171,6 +189,7 @@ impl State {
             self.open = true;
             self.mounts.insert("/var".to_owned(), VOLUME.to_owned());
             self.mounts.insert("/etc".to_owned(), format!("{VOLUME}/lib/overlay/etc"));
+            self.take_network();
         } else {
             self.put("/proc/cmdline", b"roothash=00 cofferdam.live", 0o444);
             for (place, content) in boot_files {

@@ -110,6 +110,17 @@ impl Console {
         terminal.screen().contents()
     }
 
+    /// Presses a key until that screen has this text, as long as a page has fields.
+    pub fn press_until(&mut self, key: &str, text: &str) -> Result<String> {
+        for _ in 0..60 {
+            if let Ok(screen) = self.wait_for_screen(text, Instant::now() + Duration::from_millis(1500)) {
+                return Ok(screen);
+            }
+            self.send(key)?;
+        }
+        bail!("{key:?} does not lead to {text:?}; the screen shows\n{}", self.screen())
+    }
+
     /// Waits until that screen has this text; gives the screen.
     pub fn wait_for_screen(&self, text: &str, end: Instant) -> Result<String> {
         loop {

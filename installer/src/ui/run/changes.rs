@@ -29,12 +29,14 @@ pub(super) fn changes(plan: &Plan, run: &Run) -> Vec<String> {
             }
             (Action::WriteSystem { root, .. }, _) => format!("the operating system on {root}"),
             (Action::InstallBoot { device, .. }, _) => format!("the boot partition {device}"),
+            (Action::ConfigureNetwork { .. }, _) => "the network: files in /etc/systemd/network".to_owned(),
             (Action::NameMachine { name, .. }, _) => format!("the machine's name, {name}, and /etc/hosts"),
             (Action::MountData { volume: Volume::Encrypted { .. } }, _) => {
                 format!("/etc/crypttab, the mount of {}", layout::DATA)
             }
             (Action::MountData { volume: Volume::Directory }, _) => format!("the directory {}", layout::DATA),
             (Action::BindState, _) => "state folders bound to the data volume".to_owned(),
+            (Action::BringCertificates { .. }, _) => "a copy of your certificate on the encrypted volume".to_owned(),
             (Action::IssueCertificates { .. }, _) => {
                 format!("keys and certificates in {} and {}", layout::KEYSTORE, layout::TLS)
             }

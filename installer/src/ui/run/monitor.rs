@@ -143,13 +143,21 @@ fn is_running(host: &dyn Host) -> bool {
     host.is_locked(Utf8Path::new(layout::LOCK)).unwrap_or(false)
 }
 
-/// Shows the run until `q`, or until the terminal is gone.
-pub fn monitor(terminal: &mut Terminal, theme: Theme, host: &SharedHost) -> io::Result<()> {
+/// Shows the run until `q`, until the terminal is gone, or until `is_over` says so, which is asked twice a second.
+pub fn monitor(
+    terminal: &mut Terminal,
+    theme: Theme,
+    host: &SharedHost,
+    is_over: &mut dyn FnMut() -> bool,
+) -> io::Result<()> {
     let signals = Signals::listen()?;
     let mut watched = Watched::new(theme.mode());
     let mut looked: Option<Instant> = None;
     loop {
         if looked.is_none_or(|last| last.elapsed() >= INTERVAL) {
+            if is_over() {
+                return Ok(());
+            }
             watched.look(&**host);
             watched.ticks += 1;
             looked = Some(Instant::now());

@@ -10,8 +10,9 @@ use crate::ui::secret::password_rules;
 use crate::ui::sheet::{Sheet, cut};
 
 pub(super) const HELP: &str = "\
-There is no default account and no default password. The accounts of this host stay as they are; if you like, one more is \
-made for the site's administrator, with the right to become root by sudo.
+There is no default account and no default password. The accounts of this host stay as they are (an appliance has none); if \
+you like, one more is made for the site's administrator, with the right to become root by sudo. Over the network an \
+appliance takes SSH keys alone; a password is for its consoles.
 
 The password is turned into a hash at once and then wiped; only the hash is kept, and it is the only thing that a saved \
 file of answers holds. Nothing of what you type is shown.
@@ -22,7 +23,12 @@ pub(super) fn fill(sheet: &mut Sheet) {
     let model = sheet.model;
     let answers = &model.answers;
     sheet.lead("Who looks after this machine?");
-    sheet.radio(Field::Administrator(false), !answers.make_administrator, "The accounts that are there already", "");
+    let (others, warning) = if model.is_appliance() {
+        ("Nobody logs in to it", "the site is looked after by its API alone; there is no other account")
+    } else {
+        ("The accounts that are there already", "")
+    };
+    sheet.radio(Field::Administrator(false), !answers.make_administrator, others, warning);
     sheet.radio(Field::Administrator(true), answers.make_administrator, "A new account for the administrator", "");
     if !answers.make_administrator {
         return;

@@ -23,10 +23,11 @@ at the end of the installation and you type parts of it back, or it is encrypted
 pub(super) fn fill(sheet: &mut Sheet) {
     let model = sheet.model;
     let answers = &model.answers;
-    sheet.lead("Where shall the site keep its data?");
-    sheet.radio(Field::Encrypt(true), answers.encrypt, "On a disk of its own, encrypted (LUKS2)", "");
-    sheet.radio(Field::Encrypt(false), !answers.encrypt, "In a directory of the root filesystem, not encrypted", "");
-    sheet.gap();
+    if model.is_appliance() {
+        sheet.lead("Which disk becomes the appliance? System and data go there, the data encrypted.");
+    } else {
+        choice(sheet);
+    }
     if answers.encrypt {
         disks(sheet);
         sheet.gap();
@@ -55,6 +56,15 @@ pub(super) fn fill(sheet: &mut Sheet) {
     }
     super::other_problems(sheet, Page::Disks);
     super::findings(sheet, Page::Disks, "Checks");
+}
+
+/// A host that is there already may do without a disk of its own for the site.
+fn choice(sheet: &mut Sheet) {
+    let encrypt = sheet.model.answers.encrypt;
+    sheet.lead("Where shall the site keep its data?");
+    sheet.radio(Field::Encrypt(true), encrypt, "On a disk of its own, encrypted (LUKS2)", "");
+    sheet.radio(Field::Encrypt(false), !encrypt, "In a directory of the root filesystem, not encrypted", "");
+    sheet.gap();
 }
 
 fn disks(sheet: &mut Sheet) {

@@ -23,9 +23,9 @@ use super::run::Start;
 use super::theme::Mode;
 use super::update::{Effect, Message, update};
 use super::view;
-use crate::config::{self, InstallConfig, Page};
+use crate::config::{self, InstallConfig, Network, Page};
 use crate::engine::Stop;
-use crate::facts::network::Name;
+use crate::facts::network::{Address, Name};
 use crate::facts::{Facts, Probed, Questions};
 use crate::host::real::RealHost;
 use crate::prepare::{self, Prepared, Refusal, Signed};
@@ -40,6 +40,9 @@ pub(super) struct Fixture {
     pub(super) found: Discovered,
     pub(super) head: Result<(), Refusal>,
     pub(super) judged: Judged,
+    pub(super) set_up: Result<(), String>,
+    /// What the machine was set up with.
+    pub(super) network: Mutex<Option<Network>>,
     pub(super) kept: Mutex<Vec<(Utf8PathBuf, Vec<u8>)>>,
 }
 
@@ -65,8 +68,34 @@ impl Fixture {
                     ("Key", "ECDSA P-256".to_owned()),
                 ],
             },
+            set_up: Ok(()),
+            network: Mutex::default(),
             kept: Mutex::default(),
         }
+    }
+
+    /// The live system of a medium, with two adapters and no address.
+    pub(super) fn appliance() -> Self {
+        let mut machine = Self::new();
+        if let Probed::Known(system) = &mut machine.facts.machine.system {
+            system.is_appliance = true;
+            system.name = "Cofferdam 1.4.0".to_owned();
+        }
+        if let Probed::Known(adapters) = &mut machine.facts.network.adapters {
+            adapters.retain(|adapter| !adapter.is_loopback);
+            adapters.truncate(1);
+            let first = &mut adapters[0];
+            first.is_hardware = true;
+            first.mac = Some("02:00:5e:10:00:01".to_owned());
+            first.addresses.clear();
+            let mut second = first.clone();
+            second.name = "eno2".to_owned();
+            second.mac = Some("02:00:5e:10:00:02".to_owned());
+            second.has_carrier = false;
+            second.speed = Probed::unknown("the adapter's driver does not tell");
+            adapters.push(second);
+        }
+        machine
     }
 
     pub(super) fn with_file(mut self, config: &InstallConfig) -> Self {
@@ -104,6 +133,16 @@ impl Machine for Fixture {
                 None => Probed::Known(vec!["192.0.2.11".parse().unwrap()]),
             },
         };
+        // The first adapter has what it was set up with.
+        if let (Some(network), Probed::Known(adapters)) = (&*self.network.lock().unwrap(), &mut facts.network.adapters)
+            && !network.addresses.is_empty()
+        {
+            adapters[0].addresses = network
+                .addresses
+                .iter()
+                .map(|own| Address { address: own.address, prefix_length: own.prefix_length })
+                .collect();
+        }
         facts.network.fqdn = questions.fqdn.as_ref().map(resolves);
         facts
     }
@@ -123,6 +162,11 @@ impl Machine for Fixture {
 
     fn request(&self, _: &InstallConfig, _: &Utf8Path) -> Result<String, String> {
         Ok("-----BEGIN CERTIFICATE REQUEST-----\nMIIBETCBuA==\n-----END CERTIFICATE REQUEST-----\n".to_owned())
+    }
+
+    fn set_up_network(&self, network: Option<&Network>) -> Result<(), String> {
+        self.network.lock().unwrap().clone_from(&network.cloned());
+        self.set_up.clone()
     }
 
     fn keep(&self, path: &Utf8Path, content: &[u8], _: u32) -> Result<(), String> {

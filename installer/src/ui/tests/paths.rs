@@ -42,6 +42,50 @@ fn the_way_to_the_plan_is_short() {
 }
 
 #[test]
+fn an_appliance_gets_its_network_before_its_page_is_left() {
+    let mut operator = Operator::at(Fixture::appliance(), Mode::Colour);
+    operator.open(Page::Network);
+    operator.go_to(Field::OwnNetwork(true));
+    operator.press(KeyCode::Char(' '));
+    assert_eq!(operator.model.answers.network.adapters, ["eth0"], "the adapter with a link");
+    operator.go_to(Field::Addresses);
+    operator.write("192.0.2.11/33");
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Network, "what does not parse is not set up");
+    assert!(operator.machine.network.lock().unwrap().is_none());
+    operator.press(KeyCode::Backspace);
+    operator.press(KeyCode::Backspace);
+    operator.write("24");
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Identity, "{:?}", operator.model.notice);
+    let set_up = operator.machine.network.lock().unwrap().clone().unwrap();
+    assert_eq!(set_up.addresses, ["192.0.2.11/24".parse().unwrap()]);
+    assert_eq!(operator.model.answers.address, "192.0.2.11", "the node has the first of them");
+    assert_eq!(operator.model.answers.draft().0.network, Some(set_up));
+    // Nothing changed: the page is left at once.
+    operator.machine.set_up = Err("it was set up again".to_owned());
+    operator.open(Page::Network);
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Identity);
+    // A cable that is not in is said, and the page stays.
+    operator.machine.set_up = Err("192.0.2.12/24 did not come up on eth0".to_owned());
+    operator.open(Page::Network);
+    operator.go_to(Field::Addresses);
+    operator.press(KeyCode::End);
+    (0..4).for_each(|_| operator.press(KeyCode::Backspace));
+    operator.write("2/24");
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Network);
+    assert!(text(&operator.picture(80, 60)).contains("did not come up"), "{}", text(&operator.picture(80, 60)));
+    // Back to DHCP is a setting, too.
+    operator.machine.set_up = Ok(());
+    operator.go_to(Field::OwnNetwork(false));
+    operator.press(KeyCode::Char(' '));
+    operator.control('n');
+    assert!(operator.machine.network.lock().unwrap().is_none());
+}
+
+#[test]
 fn nothing_begins_without_the_typed_confirmation() {
     let mut operator = to_the_plan();
     operator.enter();

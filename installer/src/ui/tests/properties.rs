@@ -15,7 +15,14 @@ use crate::ui::model::Model;
 use crate::ui::theme::Mode;
 use crate::ui::update::Message;
 
-const TEXT_FIELDS: [Field; 17] = [
+const TEXT_FIELDS: [Field; 24] = [
+    Field::Vlan,
+    Field::Mtu,
+    Field::Addresses,
+    Field::Gateways,
+    Field::NameServers,
+    Field::SearchDomains,
+    Field::TimeServers,
     Field::Recipients,
     Field::EscrowDirectory,
     Field::PlaintextToken,

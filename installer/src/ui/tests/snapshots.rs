@@ -127,6 +127,25 @@ fn pages() {
 }
 
 #[test]
+fn the_network_of_an_appliance() {
+    let mut operator = Operator::at(Fixture::appliance(), Mode::Colour);
+    operator.open(Page::Network);
+    insta::assert_snapshot!("appliance-network-dhcp", text(&operator.picture(80, 24)));
+    operator.go_to(Field::OwnNetwork(true));
+    operator.press(KeyCode::Char(' '));
+    operator.go_to(Field::Adapter(1));
+    operator.press(KeyCode::Char(' '));
+    operator.go_to(Field::Addresses);
+    operator.write("192.0.2.11/24");
+    operator.go_to(Field::Gateways);
+    operator.write("192.0.2.1");
+    insta::assert_snapshot!("appliance-network-own", text(&operator.picture(120, 40)));
+    insta::assert_snapshot!("appliance-network-own-80x24", text(&operator.picture(80, 24)));
+    operator.open(Page::Disks);
+    insta::assert_snapshot!("appliance-disks", text(&operator.picture(80, 24)));
+}
+
+#[test]
 fn what_opens_over_a_page() {
     let mut operator = good();
     operator.open(Page::Review);

@@ -3,7 +3,7 @@
 
 use super::focus::{scroll, step_focus};
 use super::{Effect, act, say, say_bad, show};
-use crate::config::Page;
+use crate::config::{Bond, Page};
 use crate::ui::dialog::{Dialog, SaveFocus};
 use crate::ui::field::Field;
 use crate::ui::model::{Model, PASTE_LIMIT};
@@ -125,6 +125,12 @@ pub(super) fn after_edit(model: &mut Model, field: Field) {
     if matches!(field, Field::Certificate | Field::Key | Field::Roots) {
         model.tasks.judge.forget();
     }
+    if field == Field::Addresses
+        && let Some(address) = model.answers.network.first_address()
+    {
+        model.answers.address = address.to_string();
+        model.edited.insert(Field::Address(0));
+    }
 }
 
 /// Text that was pasted at once: never more than the field in focus takes.
@@ -197,6 +203,8 @@ pub(super) fn choose(model: &mut Model, field: Field) {
                 model.edited.insert(Field::Address(0));
             }
         }
+        Field::OwnNetwork(on) => model.answers.network.is_own = on,
+        Field::Adapter(number) => toggle_adapter(model, number),
         Field::Certificates(mode) => {
             model.answers.certificate_mode = mode;
             model.tasks.judge.forget();
@@ -211,9 +219,27 @@ pub(super) fn choose(model: &mut Model, field: Field) {
         }
         Field::Pack(number) => toggle_pack(model, number),
         Field::Schedule => model.answers.schedule = !model.answers.schedule,
-        Field::Administrator(on) => model.answers.make_administrator = on,
+        Field::Administrator(on) => {
+            model.answers.make_administrator = on;
+            model.edited.insert(Field::Administrator(true));
+        }
         _ => {}
     }
+}
+
+/// Takes an adapter into the network, or out of it.
+fn toggle_adapter(model: &mut Model, number: usize) {
+    let Some((name, mac)) = model.adapters().get(number).map(|adapter| (adapter.name.clone(), adapter.mac.clone()))
+    else {
+        return;
+    };
+    let chosen = &mut model.answers.network.adapters;
+    let is_it = |answer: &String| *answer == name || mac.as_ref().is_some_and(|mac| mac.eq_ignore_ascii_case(answer));
+    match chosen.iter().position(is_it) {
+        Some(place) => drop(chosen.remove(place)),
+        None => chosen.push(name),
+    }
+    model.edited.insert(Field::Adapter(0));
 }
 
 /// Takes the answers of a file, or those without one; what was there is kept aside, so that nothing is lost.
@@ -278,6 +304,8 @@ pub(in crate::ui) fn filled_by_file() -> std::collections::BTreeSet<Field> {
     [
         Field::NodeName,
         Field::Address(0),
+        Field::Adapter(0),
+        Field::Administrator(true),
         Field::SiteName,
         Field::Disk(0),
         Field::BundlePath,
@@ -312,6 +340,10 @@ pub(super) fn turn(model: &mut Model, field: Field, forward: bool) {
             if let Some(name) = ALGORITHMS.get(place(at, ALGORITHMS.len())) {
                 (*name).clone_into(&mut model.answers.algorithm);
             }
+        }
+        Field::Bond => {
+            let bond = &mut model.answers.network.bond;
+            *bond = if *bond == Bond::Lacp { Bond::ActiveBackup } else { Bond::Lacp };
         }
         Field::Tpm => {
             let all = [Tpm2::Auto, Tpm2::Require, Tpm2::Off];

@@ -99,6 +99,7 @@ fn tick(model: &mut Model, effects: &mut Vec<Effect>) {
         tasks.judge.tick(tick),
         tasks.request.tick(tick),
         tasks.hash.tick(tick),
+        tasks.network.tick(tick),
         tasks.keep.tick(tick),
         tasks.prepare.tick(tick),
     ];
@@ -174,10 +175,11 @@ fn back(model: &mut Model, effects: &mut Vec<Effect>) {
         Page::Bundle => tasks.verify.cancel().or_else(|| tasks.head.cancel()),
         Page::Administrator => tasks.hash.cancel(),
         Page::Review => tasks.prepare.cancel(),
-        Page::Welcome | Page::Disks | Page::Network | Page::Cluster => None,
+        Page::Network => tasks.network.cancel(),
+        Page::Welcome | Page::Disks | Page::Cluster => None,
     };
     if let Some(serial) = stopped {
-        model.leaves_after_hash = false;
+        model.leaves_when_done = false;
         effects.push(Effect::Cancel(serial));
         say(model, "stopped; Esc again goes back");
         return;
@@ -243,6 +245,15 @@ fn go_on(model: &mut Model, effects: &mut Vec<Effect>) {
         effects.push(Effect::Finish);
         return;
     }
+    if page == Page::Network
+        && let Some(network) = model.network_to_set_up()
+    {
+        if model.tasks.network.running().is_none_or(|running| running.question != network) {
+            work::begin_network(model, network, effects);
+        }
+        model.leaves_when_done = true;
+        return;
+    }
     let standing = model.findings(page).iter().filter(|finding| finding.blocks && !finding.accepted).count();
     let next = model.stops.iter().find(|next| **next > page).copied().unwrap_or(Page::Review);
     show(model, next);
@@ -300,6 +311,11 @@ fn act(model: &mut Model, field: Field, effects: &mut Vec<Effect>) {
         Field::CancelVerify => effects.extend(model.tasks.verify.cancel().map(Effect::Cancel)),
         Field::Paste(pem) => model.dialog = Some(Dialog::Paste(pem, Secret::with_limit(PASTE_LIMIT))),
         Field::MakeRequest => make_request(model, effects),
+        Field::SetUpNetwork => {
+            if let Some(network) = model.network_to_set_up() {
+                work::begin_network(model, network, effects);
+            }
+        }
         _ => {}
     }
 }

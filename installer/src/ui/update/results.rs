@@ -65,6 +65,7 @@ pub(super) fn heard(model: &mut Model, serial: u64, answer: Answer, effects: &mu
             }
         }
         Answer::Hash(result) => hashed(model, serial, result, effects),
+        Answer::NetworkSetUp(result) => network_set_up(model, serial, result, effects),
         Answer::Kept(result) => kept(model, serial, result),
         Answer::Prepared(prepared) => {
             if model.tasks.prepare.settle(serial, *prepared) {
@@ -85,11 +86,30 @@ pub(super) fn hashed(model: &mut Model, serial: u64, result: Result<String, Stri
             model.answers.password_hash = Some(hash);
             model.password.clear();
             model.password_again.clear();
-            if std::mem::take(&mut model.leaves_after_hash) && model.page == Page::Administrator {
+            if std::mem::take(&mut model.leaves_when_done) && model.page == Page::Administrator {
                 go_on(model, effects);
             }
         }
         Err(error) => say_bad(model, format!("the password cannot be taken: {error}")),
+    }
+}
+
+fn network_set_up(model: &mut Model, serial: u64, result: Result<(), String>, effects: &mut Vec<Effect>) {
+    let outcome = result.clone();
+    if !model.tasks.network.settle(serial, result) {
+        return;
+    }
+    // Whatever came of it, the machine's addresses are other ones now.
+    model.tasks.probe.forget();
+    let leaves = std::mem::take(&mut model.leaves_when_done);
+    match outcome {
+        Ok(()) => {
+            say(model, "the network is set up");
+            if leaves && model.page == Page::Network {
+                go_on(model, effects);
+            }
+        }
+        Err(error) => say_bad(model, format!("the network is not as it should be: {error}")),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::focus::focus;
 use super::{Effect, next_serial, say_bad};
-use crate::config::Page;
+use crate::config::{Network, Page};
 use crate::ui::field::{Field, Pem};
 use crate::ui::machine::Job;
 use crate::ui::model::Model;
@@ -36,7 +36,15 @@ pub(super) fn want(model: &mut Model, effects: &mut Vec<Effect>) {
         effects.push(Effect::Run(serial, Job::Head(bundle)));
     }
     want_judgement(model, effects);
+    // A file that spares the network's page is set up all the same, before the plan is computed.
+    if model.page == Page::Review && model.tasks.network.running().is_none() {
+        let wanted = model.network_to_set_up().filter(|network| model.tasks.network.is_open(network));
+        if let Some(network) = wanted {
+            begin_network(model, network, effects);
+        }
+    }
     if model.page == Page::Review
+        && model.tasks.network.running().is_none()
         && let Ok(config) = model.answers.config()
         && model.tasks.prepare.is_open(&config)
         && let Some(signed) = model.signed().cloned()
@@ -97,8 +105,16 @@ pub(super) fn begin_hash(model: &mut Model, effects: &mut Vec<Effect>) {
     }
     let serial = next_serial(model);
     model.tasks.hash.begin((), serial, model.tick);
-    model.leaves_after_hash = true;
+    model.leaves_when_done = true;
     effects.push(Effect::Run(serial, Job::Hash(model.password.clone())));
+}
+
+/// Has the live system take the network settings.
+pub(super) fn begin_network(model: &mut Model, network: Option<Network>, effects: &mut Vec<Effect>) {
+    let serial = next_serial(model);
+    let before = model.tasks.network.begin(network.clone(), serial, model.tick);
+    effects.extend(before.map(Effect::Cancel));
+    effects.push(Effect::Run(serial, Job::SetUpNetwork(network)));
 }
 
 pub(super) fn make_request(model: &mut Model, effects: &mut Vec<Effect>) {

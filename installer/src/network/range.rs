@@ -1,4 +1,4 @@
-//! Address ranges. Used by the rules of the configuration and by the checks.
+//! Address ranges.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -32,6 +32,41 @@ impl Cidr {
                 network.to_bits() & mask == address.to_bits() & mask
             }
             _ => false,
+        }
+    }
+
+    /// The range of this length that holds the address. A length that is too large counts as the largest.
+    pub fn around(address: IpAddr, length: u8) -> Self {
+        match address {
+            IpAddr::V4(bits) => {
+                let length = length.min(32);
+                let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
+                Self { network: IpAddr::from((bits.to_bits() & mask).to_be_bytes()), length }
+            }
+            IpAddr::V6(bits) => {
+                let length = length.min(128);
+                let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+                Self { network: IpAddr::from((bits.to_bits() & mask).to_be_bytes()), length }
+            }
+        }
+    }
+
+    /// The first address, that of the network itself.
+    pub fn first(&self) -> IpAddr {
+        self.network
+    }
+
+    /// The last address; in IPv4 the broadcast address.
+    pub fn last(&self) -> IpAddr {
+        match self.network {
+            IpAddr::V4(bits) => {
+                let hosts = u32::MAX.checked_shr(u32::from(self.length)).unwrap_or(0);
+                IpAddr::from((bits.to_bits() | hosts).to_be_bytes())
+            }
+            IpAddr::V6(bits) => {
+                let hosts = u128::MAX.checked_shr(u32::from(self.length)).unwrap_or(0);
+                IpAddr::from((bits.to_bits() | hosts).to_be_bytes())
+            }
         }
     }
 
