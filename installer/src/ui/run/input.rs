@@ -9,6 +9,9 @@ use std::time::Duration;
 use ratatui::crossterm::event::{self, Event};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+/// With no time at all crossterm would not look.
+const LOOK: Duration = Duration::from_millis(1);
+
 /// Waits at most so long for input and gives what came; an error when the terminal is gone.
 pub fn wait(limit: Duration) -> io::Result<Vec<Event>> {
     let stdin = io::stdin();
@@ -24,14 +27,9 @@ pub fn wait(limit: Duration) -> io::Result<Vec<Event>> {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the terminal is gone"));
     }
     let mut events = Vec::new();
-    // Also when no key came: crossterm hears of a new size by itself, and one that it was not asked for hides the next key
-    // from it (it drops what else an edge-triggered epoll said in the same breath).
-    while event::poll(Duration::ZERO)? {
+    // Also when no key came: crossterm hears of a new size by itself.
+    while event::poll(LOOK)? {
         events.push(event::read()?);
-    }
-    if events.is_empty() && came.contains(PollFlags::IN) {
-        // Hidden all the same: the next key brings it along. Until then this must not turn in circles.
-        std::thread::sleep(Duration::from_millis(50));
     }
     Ok(events)
 }
