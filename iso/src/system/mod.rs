@@ -7,6 +7,7 @@
 //! Called by `cofferdam iso build`. Needs root: packages are unpacked with their owners.
 
 mod cache;
+mod enrolment;
 mod recipe;
 mod root;
 mod sbom;

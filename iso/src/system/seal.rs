@@ -2,7 +2,7 @@
 //! whose command line holds the root hash.
 //!
 //! Invariant: the root hash decides over every byte of the root, the UKI over the root hash; the same input gives the
-//! same bytes (but for Secure Boot signatures, which carry a time).
+//! same bytes (but for the Secure Boot signatures of images, which carry a time).
 //!
 //! Called by [`super::build`].
 
@@ -13,7 +13,7 @@ use bundle::oci::Digest;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::root::{INITRD, KERNEL, KERNEL_VERSION, ROOT, SBOM};
-use super::{System, SystemOptions};
+use super::{System, SystemOptions, enrolment};
 use crate::{Error, tool};
 
 /// Names of the medium's partitions, by which the live system finds its root although an installed disk may hold the same.
@@ -31,8 +31,6 @@ const ARGUMENTS: &str = "root=/dev/mapper/root rootfstype=squashfs ro systemd.ve
 /// Bytes of the addon that a finished medium's further kernel arguments are written into.
 pub(crate) const ARGUMENT_AREA: usize = 512;
 
-/// GUID of whoever owns the signature lists that we make; of no meaning to a firmware.
-const OWNER: &str = "c0ffe4da-3a1d-4b3c-9f0e-8d1f5b1c7a10";
 const STUB: &str = "/usr/lib/systemd/boot/efi/addonx64.efi.stub";
 /// Where the folder of the tree and the folder of the work are, inside the folder of tools.
 const TREE: &str = "/mnt";
@@ -327,18 +325,20 @@ fn make_images(options: &SystemOptions, tools: &Tools, root_hash: &str) -> Resul
     Ok(())
 }
 
-/// The variables that make a firmware trust the certificate, and nothing else: systemd-boot puts them into a firmware in
-/// setup mode (systemd-boot(7), "secure-boot-enroll").
+/// What makes a firmware in setup mode trust the certificate.
 fn make_enrolment(tools: &Tools) -> Result<Vec<(String, Utf8PathBuf)>, Error> {
-    let file = |name: &str| format!("{WORK}/{name}");
-    let (key, certificate, der) = (file("secure-boot.key"), file("secure-boot.crt"), file("secure-boot.der"));
+    let (certificate, der) = (format!("{WORK}/secure-boot.crt"), format!("{WORK}/secure-boot.der"));
     tools.run(&["openssl", "x509", "-in", &certificate, "-outform", "DER", "-out", &der])?;
-    let list = file("secure-boot.esl");
-    tools.run(&["sbsiglist", "--owner", OWNER, "--type", "x509", "--output", &list, &der])?;
-    let made = ["PK", "KEK", "db"].map(|name| {
-        let output = file(&format!("{name}.auth"));
-        tools.run(&["sbvarsign", "--key", &key, "--cert", &certificate, "--output", &output, name, &list])?;
-        Ok((format!("{name}.auth"), tools.work.join(format!("{name}.auth"))))
-    });
-    made.into_iter().collect()
+    let read = |name: &str| fs::read(tools.work.join(name)).map_err(Error::io(format!("read {name}")));
+    let write =
+        |name: &str, bytes: &[u8]| fs::write(tools.work.join(name), bytes).map_err(Error::io(format!("write {name}")));
+    let sign = |content: &[u8]| {
+        write("content", content)?;
+        tools.run(&enrolment::signing(WORK))?;
+        read("signature")
+    };
+    let files = enrolment::files(&read("secure-boot.der")?, sign)?;
+    let kept =
+        files.into_iter().map(|(name, bytes)| write(&name, &bytes).map(|()| (name.clone(), tools.work.join(&name))));
+    kept.collect()
 }
