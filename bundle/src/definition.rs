@@ -19,6 +19,7 @@ use crate::index::{
 };
 use crate::oci::{Digest, Reference, Tag};
 use crate::source::download;
+use crate::system::{self, System};
 
 /// The version of `bundle.yaml` that this crate reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -89,6 +90,11 @@ pub struct PackDefinition {
     /// What an upgrade to this version does before the manifests are applied.
     #[serde(default)]
     pub migrations: Vec<MigrationDefinition>,
+    /// The operating system of an appliance: a folder that `cofferdam iso system` made of a boot medium. Only in a pack of
+    /// the layer `os`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub system: Option<Utf8PathBuf>,
 }
 
 /// A migration of `bundle.yaml`.
@@ -233,6 +239,9 @@ impl BundleDefinition {
                 problems.push(format!("pack {}: the name is used twice", pack.name));
             }
             problems.extend(problems_of(&pack.draft()));
+            if pack.system.is_some() && pack.layer != Layer::Os {
+                problems.push(format!("pack {}: an operating system belongs to the layer os", pack.name));
+            }
             problems.extend(pack.files.iter().filter_map(|file| {
                 let problem = download::problem(&file.source, file.sha256.as_deref())?;
                 Some(format!("pack {}: file {}: {problem}", pack.name, file.name))
@@ -247,6 +256,19 @@ fn problem(path: &Utf8Path, why: String) -> Error {
 }
 
 impl PackDefinition {
+    /// Its files, the parts of its system among them.
+    pub(crate) fn all_files(&self) -> Vec<FileDefinition> {
+        let part = |folder: &Utf8PathBuf, name: &str| FileDefinition {
+            name: name.to_owned(),
+            source: folder.join(name),
+            sha256: None,
+            install: Vec::new(),
+            template: false,
+        };
+        let parts = self.system.iter().flat_map(|folder| System::PARTS.map(|name| part(folder, name)));
+        self.files.iter().cloned().chain(parts).collect()
+    }
+
     /// The pack's descriptor with digests and sizes still zero; `create` fills them in.
     pub(crate) fn draft(&self) -> PackDescriptor {
         let digest = Digest::Sha256([0; 32]);
@@ -271,7 +293,7 @@ impl PackDefinition {
             description: self.description.clone(),
             images: self.images.iter().map(image).collect(),
             manifests: self.manifests.iter().map(manifest).collect(),
-            files: self.files.iter().map(file).collect(),
+            files: self.all_files().iter().map(file).collect(),
             secrets: self.secrets.clone(),
             gates: self.gates.clone(),
             optional_images: self.optional_images.clone(),
@@ -286,6 +308,7 @@ impl PackDefinition {
                     timeout_seconds: migration.timeout_seconds,
                 })
                 .collect(),
+            system: None,
         }
     }
 }
@@ -333,6 +356,7 @@ pub(crate) fn problems_of(pack: &PackDescriptor) -> Vec<String> {
             }
         }
     }
+    system::problems(pack).into_iter().for_each(&mut say);
     let mut secrets = HashSet::new();
     for secret in &pack.secrets {
         let key_is_good = match &secret.key {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::delta::HeldBlob;
 use crate::oci::{Digest, ParseError, Reference};
+use crate::system::System;
 
 /// The version of the index that this crate writes and reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -150,6 +151,9 @@ pub struct PackDescriptor {
     /// What an upgrade to this version does before the manifests are applied, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub migrations: Vec<Migration>,
+    /// The operating system of an appliance that the pack brings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<System>,
 }
 
 /// A change of data that an upgrade of a pack needs. It travels in the pack and says how it is undone.

@@ -19,6 +19,7 @@ pub mod oci;
 pub mod read;
 mod references;
 mod source;
+pub mod system;
 pub mod template;
 
 pub use error::{Distrust, Error, Missing};

@@ -355,6 +355,18 @@ fn indexes_that_lie_under_a_good_signature() {
             "beyond any medium",
         ),
         (
+            "a system without its parts",
+            Box::new(|index| {
+                index.packs[1].descriptor.system = Some(bundle::system::System {
+                    version: "1.0.0".to_owned(),
+                    kernel: "6.12".to_owned(),
+                    root_hash: "ab".repeat(32),
+                    pcr_key: Digest::sha256_of(b"key"),
+                });
+            }),
+            "of a pack",
+        ),
+        (
             "a path that climbs",
             Box::new(|index| {
                 index.packs[1].descriptor.files[0].install[0].path = "/usr/../etc/shadow".to_owned();

@@ -138,3 +138,36 @@ fn the_difference_of_two_bundles() {
     // The file, and manifest and descriptor of both packs.
     assert_eq!((difference.blobs_added, difference.blobs_removed), (5, 5));
 }
+
+#[test]
+fn the_system_of_an_appliance_is_four_files_of_its_pack() {
+    use bundle::system::System;
+    let bench = Bench::new();
+    let system = System {
+        version: "1.2.0".to_owned(),
+        kernel: "6.12".to_owned(),
+        root_hash: "ab".repeat(32),
+        pcr_key: bundle::oci::Digest::sha256_of(b"key"),
+    };
+    for (name, content) in System::PARTS.into_iter().zip(["root", "tree", "", "loader"]) {
+        bench.write(&format!("system/{name}"), content);
+    }
+    bench.write("system/system.json", system.to_json());
+    let pack = "  - { name: system, version: 1.2.0, layer: os, description: The system, system: system }\n";
+    let yaml = format!("{}{pack}", bench.sample_yaml());
+    // An image that starts another root belongs to another build.
+    let error = bench.create(&yaml, "a.tar.zst").unwrap_err();
+    assert!(error.to_string().contains("another system"), "{error}");
+    bench.write("system/system.efi", format!("roothash={}", system.root_hash));
+    let index = bench.create(&yaml, "a.tar.zst").unwrap().index;
+    let pack = index.pack("system").unwrap();
+    assert_eq!(pack.system.as_ref(), Some(&system));
+    let names: Vec<_> = pack.files.iter().map(|file| file.name.as_str()).collect();
+    assert_eq!(names, System::PARTS);
+    assert_eq!(pack.files[1].digest, bundle::oci::Digest::sha256_of(b"tree"));
+    let (loaded, sink) = bench.load(&std::fs::read(bench.path("a.tar.zst")).unwrap());
+    loaded.unwrap();
+    assert!(sink.state.lock().unwrap().blobs.contains_key(&pack.files[0].digest));
+    let error = bench.create(&yaml.replace("layer: os", "layer: addon"), "b.tar.zst").unwrap_err();
+    assert!(error.to_string().contains("layer os"), "{error}");
+}

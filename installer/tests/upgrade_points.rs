@@ -25,8 +25,9 @@ use installer::upgrade::site::Site;
 use installer::upgrade::transaction::Transaction;
 use installer::upgrade::{AUDIT, CURRENT, FOLDER, PREVIOUS, SNAPSHOTS, audit};
 use serde_json::{Value, json};
+use simulated::appliance::{BOOT, MEDIUM_ROOT, NEXT_ROOT};
 use simulated::release::{Variant, machine, release};
-use simulated::{Crash, Medium, SimulatedHost, State};
+use simulated::{Crash, Medium, SimulatedHost, State, VOLUME};
 
 /// An installed site and the bundle that comes in.
 struct Bench {
@@ -52,25 +53,82 @@ fn answers() -> InstallConfig {
     config::parse(&serde_yaml::to_string(&answers).unwrap()).unwrap()
 }
 
+/// Those of an appliance.
+fn appliance_answers() -> InstallConfig {
+    let mut answers: Value = serde_yaml::from_str(config::example::EXAMPLE).unwrap();
+    let recipient = certs::EscrowIdentity::generate().recipient().to_string();
+    answers["storage"]["encryption"]["escrow-recipients"] = json!([recipient]);
+    config::parse(&serde_yaml::to_string(&answers).unwrap()).unwrap()
+}
+
+/// Places on the boot partitions of medium and disk.
+const BOOT_FILES: [(&str, &str); 2] = [
+    ("EFI/Linux/cofferdam_1.0.0.efi", "EFI/Linux/cofferdam_1.0.0+3.efi"),
+    ("EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/BOOTX64.EFI"),
+];
+
+/// The machine of an appliance, booted from the medium.
+fn bare_machine() -> plan::Machine {
+    let file = |(from, to): &(&str, &str)| plan::BootFile {
+        from: (*from).to_owned(),
+        to: (*to).to_owned(),
+        digest: Digest::sha256_of(from.as_bytes()),
+    };
+    let system = plan::SystemImage {
+        version: "1.0.0".to_owned(),
+        root_hash: MEDIUM_ROOT.to_owned(),
+        root_bytes: 200 << 20,
+        verity_bytes: 2 << 20,
+        boot: BOOT_FILES.iter().map(file).collect(),
+    };
+    plan::Machine { system: Some(system), ..machine() }
+}
+
 impl Bench {
     fn new(variant: Variant) -> Self {
         let config = answers();
         let (first, blobs) = release(Variant::First);
         let bytes = serde_json::to_vec(&first).unwrap();
         let plan = plan::plan(&config, &machine(), &first, &Digest::sha256_of(&bytes).to_string(), 1 << 20).unwrap();
-        let host = SimulatedHost::new(medium(&first, &bytes, blobs.clone()));
+        let host = SimulatedHost::new(medium(&first, &bytes, blobs));
         host.write(layout::CONFIG.into(), config.to_yaml().unwrap().as_bytes(), 0o600).unwrap();
         host.write(layout::PLAN.into(), &serde_json::to_vec(&plan).unwrap(), 0o644).unwrap();
+        Self::install(&host, &config, &plan, variant)
+    }
+
+    /// A site that the medium installed.
+    fn appliance(variant: Variant) -> Self {
+        let config = appliance_answers();
+        let (first, blobs) = release(Variant::First);
+        let bytes = serde_json::to_vec(&first).unwrap();
+        let digest = Digest::sha256_of(&bytes).to_string();
+        let plan = plan::plan(&config, &bare_machine(), &first, &digest, 1 << 20).unwrap();
+        let files = vec![
+            (layout::CONFIG.to_owned(), config.to_yaml().unwrap().into_bytes()),
+            (layout::PLAN.to_owned(), serde_json::to_vec(&plan).unwrap()),
+            (format!("{}/1.pub", layout::TRUST), b"untrusted comment: test\nRW\n".to_vec()),
+        ];
+        let boot = BOOT_FILES.iter().map(|(from, _)| ((*from).to_owned(), from.as_bytes().to_vec())).collect();
+        let host = SimulatedHost::live(medium(&first, &bytes, blobs), files, boot);
+        Self::install(&host, &config, &plan, variant)
+    }
+
+    fn install(host: &SimulatedHost, config: &InstallConfig, plan: &plan::Plan, variant: Variant) -> Self {
+        let bytes = host.medium.index.clone();
+        let first: Index = serde_json::from_slice(&bytes).unwrap();
         let engine = Engine {
-            host: &host,
-            config: &config,
-            plan: &plan,
+            host,
+            config,
+            plan,
             index: &first,
             signed_index: (&bytes, b"signature"),
             answers: &Unattended,
             stop: &Stop::default(),
         };
-        engine.run(&mut |_| {}).unwrap();
+        if let Err(error) = engine.run(&mut |_| {}) {
+            assert!(host.has_restarted(), "{error}");
+            engine.run(&mut |_| {}).unwrap();
+        }
         let mut installed = host.state.borrow().clone();
         installed.effects = 0;
         installed.commands.clear();
@@ -103,13 +161,21 @@ impl Bench {
         assert!(bad.is_empty(), "{bad:?}");
         let signed = (self.bytes.as_slice(), b"signature".as_slice());
         let transaction = run::begin(host, &plan, &self.incoming(), signed, site.sequence, "tester")?;
-        run::go_on(host, transaction, "tester", &Stop::default(), &mut |_| {})
+        self.go_on(host, transaction)
+    }
+
+    /// Through the restarts that are part of the plan.
+    fn go_on(&self, host: &SimulatedHost, transaction: Transaction) -> Result<Ended, RunError> {
+        match run::go_on(host, transaction, "tester", &Stop::default(), &mut |_| {}) {
+            Err(_) if host.has_restarted() => self.resume(host),
+            ended => ended,
+        }
     }
 
     /// What `cofferdam resume` does; without a transaction the upgrade begins anew.
     fn resume(&self, host: &SimulatedHost) -> Result<Ended, RunError> {
         match Transaction::read(host, CURRENT)? {
-            Some(transaction) => run::go_on(host, transaction, "tester", &Stop::default(), &mut |_| {}),
+            Some(transaction) => self.go_on(host, transaction),
             // The last effect was the removal of the transaction.
             None if host.seen_text(layout::STATE).contains(&self.digest) => Ok(Ended::Committed),
             None => {
@@ -127,6 +193,9 @@ fn look(state: &State) -> BTreeMap<String, String> {
     // The way, not the end: journal, transactions, snapshots, what etcd's way back leaves as a trace.
     let passing = [layout::JOURNAL, layout::EVENTS, AUDIT, "/run", "/var/lib/cofferdam/data/etcd/cofferdam-"];
     for (path, node) in &state.nodes {
+        // The volume of an appliance is seen at these places.
+        let seen = path.replace(&format!("{VOLUME}/lib/overlay/etc"), "/etc").replace(VOLUME, "/var");
+        let path = if state.appliance.is_some() { &seen } else { path };
         let is_passing = passing.iter().any(|prefix| path.starts_with(prefix))
             || path.starts_with(FOLDER)
             || path.starts_with(SNAPSHOTS)
@@ -136,6 +205,7 @@ fn look(state: &State) -> BTreeMap<String, String> {
         }
         let content = match &node.content {
             None => "directory".to_owned(),
+            Some(_) if path.starts_with(layout::ESCROW) => "made anew".to_owned(),
             Some(content) if path == layout::STATE => {
                 let mut site: Value = serde_json::from_slice(content).unwrap();
                 site["upgraded"] = json!(site["upgraded"].is_string());
@@ -166,6 +236,8 @@ fn look_back(state: &State) -> BTreeMap<String, String> {
                 .iter()
                 .any(|prefix| name.starts_with(prefix))
             && name != "/etc/site"
+            // A newer loader starts older systems, too.
+            && name != &format!("{BOOT}/EFI/BOOT/BOOTX64.EFI")
     });
     all
 }
@@ -345,6 +417,90 @@ fn a_crash_at_every_effect_of_an_upgrade_ends_in_the_new_release() {
 fn a_crash_at_every_effect_of_an_upgrade_that_fails_ends_in_the_old_release() {
     let bench = Bench::new(Variant::Second);
     every_crash_point(&bench, &End::old_release(&bench), in_turn);
+}
+
+#[test]
+fn an_appliance_gets_the_next_system_and_goes_back_to_the_one_before() {
+    let bench = Bench::appliance(Variant::System);
+    let host = bench.host();
+    let (site, plan) = bench.plan(&host);
+    assert_eq!(site.slots.as_ref().and_then(|slots| slots.known()).unwrap().version, "1.0.0");
+    let finding = plan.findings.iter().find(|finding| finding.id == "upgrade.system").unwrap();
+    assert_eq!(finding.measured, "1.0.0 -> 2.0.0");
+    assert!(plan.downtime.iter().any(|cost| cost.step == "system.switch" && cost.workload_seconds > 0));
+    assert_eq!(bench.apply(&host).unwrap(), Ended::Committed);
+    is_clean(&host);
+    let running = |host: &SimulatedHost| host.state.borrow().appliance.clone().unwrap().running;
+    let images = |host: &SimulatedHost| {
+        let folder = format!("{BOOT}/EFI/Linux/");
+        let state = host.state.borrow();
+        state.nodes.keys().filter_map(|path| path.strip_prefix(&folder)).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(running(&host), NEXT_ROOT);
+    assert_eq!(images(&host), ["cofferdam_1.0.0.efi", "cofferdam_2.0.0.efi"]);
+    assert_eq!(host.seen_text(&format!("{BOOT}/EFI/BOOT/BOOTX64.EFI")), "the next loader");
+    assert_eq!(host.seen_text(layout::PROGRAM), "the program of system 2.0.0");
+
+    let undo = run::begin_undo(&host, "tester").unwrap().unwrap();
+    assert_eq!(bench.go_on(&host, undo).unwrap(), Ended::Undone);
+    is_clean(&host);
+    assert_eq!((running(&host).as_str(), images(&host)), (MEDIUM_ROOT, vec!["cofferdam_1.0.0.efi".to_owned()]));
+    assert_eq!(host.seen_text(layout::PROGRAM), "the program");
+    same(&look_back(&bench.installed), &look_back(&host.state.borrow()), "back");
+    assert_eq!(bench.apply(&host).unwrap(), Ended::Committed);
+    assert_eq!(running(&host), NEXT_ROOT);
+}
+
+#[test]
+fn a_system_that_does_not_come_up_leads_back_by_itself() {
+    let bench = Bench::appliance(Variant::System);
+    let host = bench.host();
+    host.state.borrow_mut().fault = Some("system");
+    let Ended::WentBack { reason, .. } = bench.apply(&host).unwrap() else { panic!("it was committed") };
+    assert!(reason.contains("system 2.0.0 was started 3 times and did not come up"), "{reason}");
+    is_clean(&host);
+    same(&look_back(&bench.installed), &look_back(&host.state.borrow()), "back");
+    assert_eq!(host.state.borrow().appliance.as_ref().unwrap().boots[NEXT_ROOT], 3);
+    // The mended system goes in.
+    host.state.borrow_mut().fault = None;
+    assert_eq!(bench.apply(&host).unwrap(), Ended::Committed);
+}
+
+#[test]
+fn a_system_that_does_not_fit_the_site_is_refused() {
+    let bench = Bench::appliance(Variant::System);
+    let host = bench.host();
+    let finding = |change: &dyn Fn(&mut Index)| {
+        let mut next = bench.next.clone();
+        change(&mut next);
+        let site = Site::survey(&host, &next, 4.0).unwrap();
+        let incoming = Incoming { index: &next, ..bench.incoming() };
+        let plan = installer::upgrade::plan::plan(&site, &incoming).unwrap();
+        plan.findings.into_iter().find(|finding| finding.id == "upgrade.system").unwrap()
+    };
+    fn system(index: &mut Index) -> &mut bundle::index::PackDescriptor {
+        &mut index.packs.iter_mut().find(|pack| pack.system.is_some()).unwrap().descriptor
+    }
+    let older = finding(&|index| system(index).system.as_mut().unwrap().version = "0.9.0".to_owned());
+    assert!(older.blocks && older.measured.contains("not higher"), "{older:?}");
+    let large = finding(&|index| system(index).files[0].size = 2 << 30);
+    assert!(large.blocks && large.measured.contains("/dev/sdb4"), "{large:?}");
+    let image = finding(&|index| system(index).files[2].size = 300 << 20);
+    assert!(image.blocks && image.measured.contains("boot partition"), "{image:?}");
+    let foreign = finding(&|index| system(index).system.as_mut().unwrap().pcr_key = Digest::sha256_of(b"another"));
+    assert!(foreign.blocks && !foreign.hard && foreign.hint.as_ref().unwrap().contains("--pcr-key"), "{foreign:?}");
+    let same = finding(&|index| system(index).system.as_mut().unwrap().root_hash = MEDIUM_ROOT.to_owned());
+    assert!(!same.blocks && same.measured.contains("runs already"), "{same:?}");
+    let none = finding(&|index| system(index).system = None);
+    assert!(!none.blocks && none.measured == "1.0.0 stays", "{none:?}");
+}
+
+#[test]
+fn a_crash_at_every_effect_of_an_upgrade_of_the_system_ends_whole() {
+    let bench = Bench::appliance(Variant::System);
+    every_crash_point(&bench, &End::new_release(&bench), in_turn);
+    let end = End { fault: Some("system"), ..End::old_release(&bench) };
+    every_crash_point(&bench, &end, in_turn);
 }
 
 #[test]

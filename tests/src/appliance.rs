@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::encrypted_site::{FQDN, SERIAL, make_identity, piped};
-use crate::sample::{self, Sample};
+use crate::sample::{self, Release, Sample};
 use crate::virtual_machine::{BOOT_LIMIT, CommandOutput, DataDisk, Firmware, MachineOptions, VirtualMachine};
 
 const NODE: &str = "node-a";
@@ -48,6 +48,13 @@ impl ApplianceMedium {
         Self::make(sample, folder, folder.join("no-identity"), &[])
     }
 
+    /// A medium with another system, for upgrades, in a folder of its own.
+    pub fn build_next(sample: &Sample, folder: &Utf8Path, version: &str, more: &[&str]) -> Result<Self> {
+        let folder = folder.join(format!("medium-{version}"));
+        std::fs::create_dir(&folder)?;
+        Self::make(sample, &folder, folder.join("no-identity"), &[&["--image-version", version], more].concat())
+    }
+
     fn make(sample: &Sample, folder: &Utf8Path, identity: Utf8PathBuf, more: &[&str]) -> Result<Self> {
         let program = folder.join("cofferdam");
         std::fs::copy(sample::cofferdam()?, &program).context("the program")?;
@@ -67,6 +74,32 @@ impl ApplianceMedium {
         cofferdam(&arguments)?;
         Ok(Self { image, identity, trust })
     }
+}
+
+/// A data medium with a delta bundle on the sample, whose system is the one of another boot medium: the release `version` of
+/// the sample, with the same Kubernetes.
+pub fn next_release(
+    sample: &Sample,
+    folder: &Utf8Path,
+    version: &'static str,
+    medium: &ApplianceMedium,
+) -> Result<Utf8PathBuf> {
+    let name = format!("next-{version}");
+    let system = folder.join(format!("system-{version}"));
+    let (image, trust) = (medium.image.as_str(), medium.trust.as_str());
+    cofferdam(&["iso", "system", image, "--trust", trust, "-o", system.as_str()])?;
+    let definition = sample::define(&sample.folder, &name, &Release { bundle: version, ..Release::default() })?;
+    let mut text = std::fs::read_to_string(&definition)?;
+    text.push_str(&format!(
+        "  - name: system\n    version: {version}\n    layer: os\n    description: The operating system of the appliance\n    \
+         system: {system}\n"
+    ));
+    std::fs::write(&definition, text)?;
+    let bundle = sample::create(&sample.folder, &name, &definition, Some(&sample.bundle))?;
+    let bundle = bundle.to_str().context("the bundle's path is no UTF-8")?;
+    let data = folder.join(format!("{name}.iso"));
+    cofferdam(&["iso", "build", "--data-only", "--bundle", bundle, "--trust", trust, "-o", data.as_str()])?;
+    Ok(data)
 }
 
 /// Runs the product on this machine; it must succeed. Gives what it wrote to standard output.

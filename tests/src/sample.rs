@@ -55,12 +55,23 @@ impl Default for Release {
 
 /// Makes `NAME.tar.zst` of a release with the keys that lie in the folder; on a base it is a delta.
 pub fn release(folder: &Path, name: &str, release: &Release, base: Option<&Path>) -> Result<PathBuf> {
+    let definition = define(folder, name, release)?;
+    create(folder, name, &definition, base)
+}
+
+/// Writes the definition of a release; gives the path of its `bundle.yaml`.
+pub fn define(folder: &Path, name: &str, release: &Release) -> Result<PathBuf> {
     let source = folder.join(format!("source-{name}"));
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes/bundle.sh");
     run(Command::new(script).arg(&source).args([release.kubernetes, release.bundle, release.hello]))?;
+    Ok(source.join("bundle.yaml"))
+}
+
+/// Makes `NAME.tar.zst` of a definition with the keys that lie in the folder; on a base it is a delta.
+pub fn create(folder: &Path, name: &str, definition: &Path, base: Option<&Path>) -> Result<PathBuf> {
     let bundle = folder.join(format!("{name}.tar.zst"));
     let mut create = Command::new(cofferdam()?);
-    create.args(["bundle", "create", "-f"]).arg(source.join("bundle.yaml")).arg("-o").arg(&bundle);
+    create.args(["bundle", "create", "-f"]).arg(definition).arg("-o").arg(&bundle);
     create.arg("--sign-key").arg(folder.join("keys/signing.key"));
     if let Some(base) = base {
         create.arg("--base").arg(base);

@@ -254,6 +254,115 @@ fn slow_a_person_installs_an_appliance_at_the_serial_console() {
     bench.note(&mut machine, "what was written down opens it");
 }
 
+/// The next system comes with a bundle, is written into the other slot and started; a system that does not come up leads
+/// back by itself. The machine's cluster answers all the way. Half an hour without KVM.
+#[test]
+#[ignore = "slow: a whole cluster, three media, two upgrades"]
+fn slow_an_appliance_gets_its_next_system_and_falls_back_from_a_broken_one() {
+    let bench = Bench::new();
+    let sample = sample::make(bench.path.join("sample").as_std_path()).unwrap();
+    let medium = ApplianceMedium::build(&sample, &bench.path, &["--image-version", "1.0.0"]).unwrap();
+    let next = |version, arguments: &[&str]| {
+        let medium = ApplianceMedium::build_next(&sample, &bench.path, version, arguments).unwrap();
+        appliance::next_release(&sample, &bench.path, version, &medium).unwrap()
+    };
+    let good = next("1.1.0", &["--kernel-arg", "cofferdam.second"]);
+    let broken = next("1.2.0", &["--kernel-arg", "init=/nothing"]);
+    eprintln!("{:4.0} s: three systems and two bundles are made", bench.began.elapsed().as_secs_f64());
+    let (mut machine, _disk) = bare_machine(&medium, &bench.path).unwrap();
+    install(&bench, &mut machine);
+    machine.options_mut().media = vec![good, broken];
+    machine.power_on().unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
+    eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
+    bench.note(&mut machine, "the installation is finished");
+
+    let find = |version: &str| {
+        format!(
+            "set -e
+            mkdir -p /run/next
+            bundle=/run/next/cofferdam/bundle.tar.zst
+            for drive in /dev/sr0 /dev/sr1; do
+                mount -o ro $drive /run/next
+                if cofferdam bundle inspect $bundle | grep 'pack system {version}:'; then break; fi
+                umount /run/next
+            done
+            cofferdam bundle inspect $bundle"
+        )
+    };
+    let plan = machine.run_ok(&format!("{}; cofferdam upgrade plan $bundle", find("1.1.0")), 5 * MINUTE);
+    let plan = plan.unwrap();
+    eprintln!("{plan}");
+    assert!(plan.contains("1.0.0 -> 1.1.0") && plan.contains("the machine restarts"), "{plan}");
+    // A restart ends QEMU.
+    let apply = |machine: &mut VirtualMachine| {
+        let mut hear = |_, bytes: &[u8]| eprint!("{}", String::from_utf8_lossy(bytes));
+        let ended = machine.run_streaming(
+            "cofferdam upgrade apply /run/next/cofferdam/bundle.tar.zst",
+            b"",
+            20 * MINUTE,
+            &mut hear,
+        );
+        assert!(!ended.is_ok_and(|output| output.code != 6), "it did not come to the restart");
+        machine.wait_until_off(3 * MINUTE).unwrap();
+    };
+    let over = "until ! test -e /var/lib/cofferdam/upgrade/current.json; do
+            systemctl is-failed --quiet cofferdam-upgrade.service && exit 1
+            sleep 5
+        done
+        journalctl -b -o cat -u cofferdam-upgrade.service
+        cofferdam upgrade history";
+    let answers = format!(
+        "set -e
+        umount /run/next 2>/dev/null || true
+        curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/
+        cat /proc/cmdline
+        grep IMAGE_VERSION /usr/lib/os-release
+        mkdir -p /run/boot
+        mount -o ro /dev/disk/by-partlabel/cofferdam-boot /run/boot
+        ls /run/boot/EFI/Linux
+        umount /run/boot
+        cofferdam status"
+    );
+    apply(&mut machine);
+    bench.note(&mut machine, "it restarts into the next system");
+    machine.power_on().unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    bench.note(&mut machine, "the next system is up, opened by the TPM");
+    eprintln!("{}", machine.run_ok(over, 20 * MINUTE).unwrap());
+    let seen = machine.run_ok(&answers, 10 * MINUTE).unwrap();
+    eprintln!("{seen}");
+    assert!(
+        seen.contains("hello") && seen.contains("cofferdam.second") && seen.contains("IMAGE_VERSION=1.1.0"),
+        "{seen}"
+    );
+    assert!(seen.contains("cofferdam-sample 1.1.0"), "{seen}");
+    bench.note(&mut machine, "the site runs the next release");
+
+    machine.run_ok(&find("1.2.0"), MINUTE).unwrap();
+    apply(&mut machine);
+    let mut starts = 0;
+    loop {
+        machine.power_on().unwrap();
+        starts += 1;
+        if machine.wait_for_agent(BOOT_LIMIT).is_ok() {
+            break;
+        }
+        let _ = machine.power_cut();
+        assert!(starts < 5, "nothing comes up any more");
+    }
+    assert_eq!(starts, 4, "three attempts, then the system of before");
+    bench.note(&mut machine, "the broken system had its attempts");
+    let ended = machine.run_ok(over, 20 * MINUTE).unwrap();
+    eprintln!("{ended}");
+    let seen = machine.run_ok(&answers, 10 * MINUTE).unwrap();
+    assert!(seen.contains("hello") && seen.contains("IMAGE_VERSION=1.1.0"), "{seen}");
+    assert!(seen.contains("cofferdam-sample 1.1.0"), "{seen}");
+    assert!(ended.contains("did not come up"), "{ended}");
+    bench.note(&mut machine, "the site runs as before");
+}
+
 /// Long enough for the policy.
 const PASSWORD: &str = "correct horse battery";
 

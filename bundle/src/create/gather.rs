@@ -18,6 +18,7 @@ use crate::read::{MANIFEST_LIMIT, YAML_LIMIT};
 use crate::source::download::is_url;
 use crate::source::registry::Registry;
 use crate::source::{Place, SourceBlob, Wanted, refuse, resolve};
+use crate::system::System;
 use crate::template;
 
 const REFERENCE_NAME: &str = "org.opencontainers.image.ref.name";
@@ -107,7 +108,13 @@ pub(super) fn gather(
             layers.push(blob.descriptor().annotated(TITLE, &part.name));
             blobs.add(blob, false)?;
         }
-        for (part, source) in descriptor.files.iter_mut().zip(&pack.files) {
+        if let Some(folder) = &pack.system {
+            let folder = definition.directory.join(folder);
+            let system = System::read(&folder);
+            let what = format!("pack {}, its operating system", pack.name);
+            descriptor.system = Some(system.map_err(|why| refuse(&what, folder.as_str(), why))?);
+        }
+        for (part, source) in descriptor.files.iter_mut().zip(&pack.all_files()) {
             let blob = hash_file(pack, source, &definition.directory, registry, progress)?;
             (part.digest, part.size) = (blob.digest, blob.size);
             layers.push(blob.descriptor().annotated(TITLE, &part.name));

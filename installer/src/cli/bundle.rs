@@ -285,6 +285,10 @@ fn inspect(path: &Utf8Path, as_json: bool, trust: &[Utf8PathBuf]) -> Outcome {
     );
     for pack in &index.packs {
         text.push_str(&format!("pack {} {}: {}\n", pack.name, pack.version, pack.description));
+        if let Some(system) = &pack.system {
+            let (version, kernel, hash) = (&system.version, &system.kernel, &system.root_hash);
+            text.push_str(&format!("  system {version} of an appliance, kernel {kernel}, root hash {hash}\n"));
+        }
         for image in &pack.images {
             text.push_str(&format!("  image {}\n", image.reference));
         }

@@ -1,4 +1,4 @@
-//! `cofferdam iso build | customize | inspect`: the medium that a bare server boots, and the one that only carries a bundle.
+//! `cofferdam iso build | customize | system | inspect`: the medium that a bare server boots, and the one that only carries a bundle.
 
 use bundle::keys::TrustedKeys;
 use camino::Utf8PathBuf;
@@ -22,6 +22,20 @@ pub(super) enum Iso {
         after_help = "Example: cofferdam iso customize appliance.iso -o rack7.iso --config rack7.yaml --bundle b.tar.zst --trust signing.pub"
     )]
     Customize(Customize),
+    /// Take the operating system out of a boot medium, for a pack of the layer os
+    #[command(
+        after_help = "Example: cofferdam iso system appliance.iso --trust signing.pub -o system, then `system: system` in bundle.yaml"
+    )]
+    System {
+        /// The boot medium
+        image: Utf8PathBuf,
+        /// Public keys; one of them must have signed the system
+        #[arg(long, required = true)]
+        trust: Vec<Utf8PathBuf>,
+        /// The folder to write; it must not be there yet
+        #[arg(short, long)]
+        output: Utf8PathBuf,
+    },
     /// Show what an image carries and whether its digests hold
     Inspect {
         /// The image
@@ -120,6 +134,7 @@ impl Iso {
             Self::Build(build) if build.data_only => build.data(),
             Self::Build(build) => build.appliance(),
             Self::Customize(customize) => customize.run(),
+            Self::System { image, trust, output } => system(&image, &trust, &output),
             Self::Inspect { image, trust, json } => inspect(&image, &trust, json),
         }
     }
@@ -199,6 +214,13 @@ impl Customize {
         let report = appliance::customise(&self.image, &self.output, &changes, &mut |what| say(what));
         print(&text(&self.output, &report.map_err(|error| failure(&error))?))
     }
+}
+
+fn system(image: &Utf8PathBuf, trust: &[Utf8PathBuf], output: &Utf8PathBuf) -> Outcome {
+    let keys = TrustedKeys::load(trust).map_err(|error| super::bundle::failure(&error))?;
+    let system =
+        appliance::extract_system(image, &keys, output, &mut |what| say(what)).map_err(|error| failure(&error))?;
+    print(&format!("{output}: system {}, kernel {}, root hash {}\n", system.version, system.kernel, system.root_hash))
 }
 
 fn inspect(image: &Utf8PathBuf, trust: &[Utf8PathBuf], json: bool) -> Outcome {

@@ -371,7 +371,7 @@ fn go_on(host: &dyn Host, transaction: Transaction, events: Option<&Utf8Path>) -
         Err(error) => {
             let code = match error {
                 RunError::State(_) => code::UNEXPECTED,
-                RunError::Stopped(EngineError::Stopped { .. }) => code::CANCELLED,
+                RunError::Stopped(EngineError::Stopped { .. } | EngineError::Restarting { .. }) => code::CANCELLED,
                 _ => code::STEP,
             };
             Err(Failure::new(code, &error, Some(error.hint())))

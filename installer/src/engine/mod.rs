@@ -62,6 +62,12 @@ pub enum EngineError {
     /// The journal could not be written: nothing is done without it.
     #[error("the journal cannot be kept: {0}")]
     Journal(#[source] HostError),
+    /// The machine restarts, as the plan says; the run goes on afterwards by itself.
+    #[error("the machine restarts, and goes on from the step {next} by itself")]
+    Restarting {
+        /// The id of the step that asked for it.
+        next: String,
+    },
     /// The operator stopped the run between two steps, or at a question.
     #[error("stopped before the step {next}; nothing is half done")]
     Stopped {
@@ -77,6 +83,9 @@ impl EngineError {
         match self {
             Self::Step { source, .. } => {
                 source.hint().map_or_else(|| resume.to_owned(), |hint| format!("{hint}; {resume}"))
+            }
+            Self::Restarting { .. } => {
+                "`cofferdam status` and `cofferdam upgrade history` tell how it ended".to_owned()
             }
             Self::Stopped { .. } => "`cofferdam resume` goes on from there".to_owned(),
             Self::Journal(_) => format!("look at the root filesystem's space and health; {resume}"),
@@ -137,8 +146,11 @@ impl Engine<'_> {
             });
             let Err(error) = result else { break };
             journal.append(&Record::failed(step, attempt, self.host.now(), &error)).map_err(EngineError::Journal)?;
-            if matches!(error, StepError::Stopped) {
-                return Err(stopped(step, listen));
+            match error {
+                StepError::Stopped => return Err(stopped(step, listen)),
+                // Nobody is told that it stopped: what is shown is that the machine restarts.
+                StepError::Restarting => return Err(EngineError::Restarting { next: step.id.clone() }),
+                _ => {}
             }
             let last = attempt >= step.attempts || !error.can_be_retried();
             listen(&failure(step, &error, attempt, !last));

@@ -61,6 +61,11 @@ pub fn is_live(host: &dyn Host) -> Result<bool, HostError> {
     Ok(words(host)?.iter().any(|word| word == WORD))
 }
 
+/// The dm-verity root hash of the running system; `None` where the root is no image.
+pub fn root(host: &dyn Host) -> Result<Option<String>, HostError> {
+    argument(host, "roothash")
+}
+
 /// The words of the kernel's command line.
 fn words(host: &dyn Host) -> Result<Vec<String>, HostError> {
     let line = host.read_text("/proc/cmdline".into())?;

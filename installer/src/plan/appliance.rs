@@ -61,15 +61,23 @@ pub struct Partition {
     pub id: Option<String>,
 }
 
+/// The unique GUIDs of a root and its verity tree, by which the initrd finds them: the halves of the root hash
+/// (systemd-veritysetup-generator(8)). `None` when it has not 64 digits.
+pub(crate) fn root_ids(root_hash: &str) -> Option<(String, String)> {
+    let half = |from: usize| {
+        let part = |start: usize, end: usize| root_hash.get(from + start..from + end);
+        let parts = [part(0, 8)?, part(8, 12)?, part(12, 16)?, part(16, 20)?, part(20, 32)?];
+        Some(parts.join("-"))
+    };
+    (root_hash.len() == 64).then_some(())?;
+    Some((half(0)?, half(32)?))
+}
+
 /// The table of a disk: boot, two slots for the system, data.
 fn partitions(system: &SystemImage) -> Vec<Partition> {
     let size = |bytes: u64, least: u64| (2 * bytes).div_ceil(MEBIBYTE).max(least);
     let (root, verity) = (size(system.root_bytes, ROOT_MIB), size(system.verity_bytes, VERITY_MIB));
-    let half = |from: usize| {
-        let hex = system.root_hash.get(from..from + 32).unwrap_or_default();
-        let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-        Some(format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)))
-    };
+    let (root_id, verity_id) = root_ids(&system.root_hash).unzip();
     let made = |name: &str, kind: &str, mebibytes, id| Partition {
         name: name.to_owned(),
         kind: kind.to_owned(),
@@ -78,8 +86,8 @@ fn partitions(system: &SystemImage) -> Vec<Partition> {
     };
     vec![
         made(layout::PARTITION_BOOT, "U", BOOT_MIB, None),
-        made("cofferdam-root-a", "L", root, half(0)),
-        made("cofferdam-verity-a", "L", verity, half(32)),
+        made("cofferdam-root-a", "L", root, root_id),
+        made("cofferdam-verity-a", "L", verity, verity_id),
         made("cofferdam-root-b", "L", root, None),
         made("cofferdam-verity-b", "L", verity, None),
         made(layout::PARTITION_DATA, "L", 0, None),

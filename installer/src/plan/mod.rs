@@ -13,6 +13,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use appliance::root_ids;
 pub use appliance::{BootFile, Partition, SystemImage};
 pub(crate) use kubernetes::{Kubernetes, bracketed, minor as kubernetes_minor};
 

@@ -42,6 +42,20 @@ pub(super) fn run(context: &Context, device: &str, files: &[BootFile], report: &
     unmount(context)
 }
 
+/// Does something with the boot partition of a running appliance: `act` gets the folder where it is mounted.
+pub(crate) fn at_boot<T>(
+    context: &Context,
+    device: &str,
+    act: impl FnOnce(&Utf8Path) -> Result<T, StepError>,
+) -> Result<T, StepError> {
+    unmount(context)?;
+    context.host.make_directory(DISK.into(), 0o700)?;
+    context.must("mount", ["-t", "vfat", "-o", "umask=0077,quiet", device, DISK])?;
+    let result = act(DISK.into());
+    unmount(context)?;
+    result
+}
+
 fn unmount(context: &Context) -> Result<(), StepError> {
     for place in [MEDIUM, DISK] {
         let ask = Command::new("findmnt").args(["--noheadings", "--mountpoint", place]);
@@ -53,18 +67,22 @@ fn unmount(context: &Context) -> Result<(), StepError> {
 }
 
 /// Asks systemd for a restart and waits to be ended by it.
-pub(super) fn restart(context: &Context) -> Result<(), StepError> {
+pub(crate) fn restart(context: &Context) -> Result<(), StepError> {
     context.must("sync", Vec::<String>::new())?;
     context.must("systemctl", ["--no-block", "reboot"])?;
     let mut waited = Duration::ZERO;
     while waited < context.limit() {
         context.host.pause(Duration::from_secs(1));
         waited += Duration::from_secs(1);
+        // The restart ends this process too; it goes at once, so that nothing waits for it.
+        if context.stop.is_requested() {
+            return Err(StepError::Restarting);
+        }
         // A simulated host that is off says so here.
         context.is_live()?;
     }
     Err(StepError::State {
         what: "this machine was asked to restart and did not".to_owned(),
-        hint: "take the medium out and restart it by hand: the installation goes on from the disk".to_owned(),
+        hint: "restart it by hand, without a medium: what was begun goes on from the disk".to_owned(),
     })
 }

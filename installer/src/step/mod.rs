@@ -33,14 +33,14 @@ use camino::{Utf8Path, Utf8PathBuf};
 use zeroize::Zeroizing;
 
 use crate::config::InstallConfig;
-use crate::engine::Engine;
 use crate::engine::event::Progress;
 use crate::engine::question::Answers;
+use crate::engine::{Engine, Stop};
 use crate::host::{Command, Host, HostError, HostExt, Output};
 use crate::layout;
 use crate::plan::{Action, Plan, Step};
 
-pub(crate) use boot::ESCROW as BOOT_ESCROW;
+pub(crate) use boot::{ESCROW as BOOT_ESCROW, at_boot, restart};
 pub(crate) use certificates::{import_files, judge_files};
 pub(crate) use cluster::{ask_api as api_answers, condition, last_line};
 pub(crate) use disk::{
@@ -98,6 +98,9 @@ pub enum StepError {
     /// The operator stopped the run at a question.
     #[error("stopped by the operator")]
     Stopped,
+    /// The machine restarts in the middle of the plan, as the plan says.
+    #[error("the machine restarts, and goes on by itself")]
+    Restarting,
     /// The bundle was not trusted when it was loaded.
     #[error("the bundle was refused: {reason}")]
     Bundle {
@@ -116,7 +119,7 @@ impl StepError {
             }
             Self::Waited { .. } => Some("`journalctl -u kubelet -u containerd` on this host tells more".to_owned()),
             Self::Unanswered { hint, .. } => Some((*hint).to_owned()),
-            Self::Host(_) | Self::Certificates { .. } | Self::Stopped => None,
+            Self::Host(_) | Self::Certificates { .. } | Self::Stopped | Self::Restarting => None,
         }
     }
 
@@ -129,6 +132,7 @@ impl StepError {
             Self::Waited { .. } => "not-ready-in-time",
             Self::Unanswered { .. } => "unanswered",
             Self::Stopped => "stopped",
+            Self::Restarting => "restarting",
             Self::Bundle { .. } => "bundle-refused",
         }
     }
@@ -140,6 +144,7 @@ impl StepError {
             Self::Bundle { .. }
                 | Self::Unanswered { .. }
                 | Self::Stopped
+                | Self::Restarting
                 | Self::Host(HostError::PowerLost | HostError::Digest { .. })
         )
     }
@@ -154,6 +159,7 @@ pub struct Context<'a> {
     pub(crate) signed_index: (&'a [u8], &'a [u8]),
     step: &'a Step,
     answers: &'a dyn Answers,
+    stop: &'a Stop,
 }
 
 pub(crate) type Report<'a> = dyn FnMut(Progress) + 'a;
@@ -168,6 +174,7 @@ impl<'a> Context<'a> {
             signed_index: engine.signed_index,
             step,
             answers: engine.answers,
+            stop: engine.stop,
         }
     }
 

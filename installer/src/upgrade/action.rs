@@ -2,8 +2,11 @@
 //! so that the way back does not depend on what the index of the moment says.
 
 use bundle::index::{PackImage, PackManifest};
+use bundle::oci::Digest;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::slots::Partition;
 
 /// An action of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -163,6 +166,69 @@ pub enum Action {
         /// Only when one of these is noted beside the snapshot: migrations and versions of Kubernetes that began.
         only_after: Vec<String>,
     },
+    /// Writes a system of the registry's store into the slot that does not run, and verifies it there.
+    WriteSlot {
+        /// The disk.
+        disk: String,
+        /// The boot partition.
+        boot: String,
+        /// The version that runs: the only one that stays in the boot menu.
+        running: String,
+        /// Where the root goes.
+        root: Partition,
+        /// The blob with the root.
+        #[schemars(with = "String")]
+        root_blob: Digest,
+        /// Its size.
+        root_bytes: u64,
+        /// Where the verity tree goes.
+        verity: Partition,
+        /// The blob with the verity tree.
+        #[schemars(with = "String")]
+        verity_blob: Digest,
+        /// Its size.
+        verity_bytes: u64,
+        /// dm-verity root hash of both.
+        root_hash: String,
+    },
+    /// Puts a system into the boot menu, with three attempts.
+    AddSystem {
+        /// The boot partition.
+        boot: String,
+        /// Its version.
+        version: String,
+        /// The blob with the unified kernel image.
+        #[schemars(with = "String")]
+        image: Digest,
+        /// Its root hash; nothing is left to do when it runs.
+        root_hash: String,
+    },
+    /// Takes a system out of the boot menu.
+    RetireSystem {
+        /// The boot partition.
+        boot: String,
+        /// Its version.
+        version: String,
+    },
+    /// Restarts until this system runs, or until its attempts are used up.
+    SwitchSystem {
+        /// The boot partition.
+        boot: String,
+        /// Its version.
+        version: String,
+        /// Its root hash.
+        root_hash: String,
+    },
+    /// Replaces the boot loader. Last, since it is there once: the one of before has started the new system by then.
+    UpdateLoader {
+        /// The boot partition.
+        boot: String,
+        /// The blob with the boot loader.
+        #[schemars(with = "String")]
+        loader: Digest,
+    },
+    /// Lets the site run the program that the running system brought.
+    AdoptProgram,
     /// Records the new release: from here on the site is the new one.
     Commit {
         /// The snapshot that is kept.

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::path::{Path, kubernetes_packs};
 use super::site::Site;
+use super::slots;
 use super::space::{self, Need};
 use crate::check::{Finding, Outcome};
 use crate::headless::megabytes;
@@ -25,6 +26,7 @@ pub(super) fn findings(site: &Site, next: &Index, path: &Path, drains: bool) -> 
     findings.push(architecture(next));
     findings.push(complete(site, next));
     findings.push(packs(site, next));
+    findings.extend(slots::finding(site, &next.packs));
     findings.extend(space(site, next));
     findings.push(clock(site, next));
     findings.push(nodes(site));

@@ -13,11 +13,13 @@ mod path;
 pub mod plan;
 pub mod run;
 pub mod site;
+pub mod slots;
 mod space;
 mod stages;
 mod step;
 pub mod transaction;
 
+use crate::live::root as live_root;
 pub use action::{Action, GateKind};
 pub(crate) use path::newest_kubernetes;
 pub use plan::UpgradePlan;

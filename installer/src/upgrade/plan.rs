@@ -17,6 +17,7 @@ use super::action::{Action, GateKind};
 use super::difference::{self, FileDifference};
 use super::path;
 use super::site::Site;
+use super::slots;
 use super::space::{self, Need};
 use super::stages::{CONTAINERD, KUBELET, KUBERNETES_MARK, Stages, images, is_kubelet, paths, targets};
 use crate::check::Finding;
@@ -164,10 +165,6 @@ struct Planner<'a> {
     drains: bool,
 }
 
-/// Where a site that was installed by the ISO writes the next system image into its other slot. A host install has no
-/// slots: packs of the layer `os` are files there. The steps of the slot switch belong here.
-fn system_slot(_: &mut Stages) {}
-
 impl<'a> Planner<'a> {
     fn new(site: &'a Site, incoming: &'a Incoming<'a>, path: &path::Path<'a>) -> Result<Self, PlanError> {
         let installed: BTreeSet<&str> = site.state.packs.iter().map(|pack| pack.name.as_str()).collect();
@@ -298,9 +295,9 @@ impl<'a> Planner<'a> {
         all.extend(self.hops.iter().filter(|hop| self.new_pack(&hop.name).is_none()));
         let action = Action::PullImages { images: images(&all) };
         s.retried("images.pull", "Pull the images through containerd", 10, 900, 3, action);
-        system_slot(s);
+        slots::forward(s, self.site, &self.new, &self.old);
 
-        for pack in self.changed(|layer| layer == Layer::Os) {
+        for pack in self.changed(|layer| layer == Layer::Os).filter(|pack| targets(pack).next().is_some()) {
             let what = Action::InstallFiles { pack: pack.name.clone(), paths: paths(pack, |_| true) };
             s.upgrade(
                 &format!("pack.files:{}", pack.name),
@@ -339,6 +336,7 @@ impl<'a> Planner<'a> {
         s.remove_files(&self.old, &all);
         // A bundle may carry containerd in another pack than that of the system.
         s.restart("runtime.current", "containerd.service", CONTAINERD);
+        slots::finish(s, self.site, &self.new);
         s.last_gates(&self.new, &kubernetes);
         let (recipients, directory) = self.escrow();
         if !recipients.is_empty() {
@@ -433,6 +431,7 @@ impl<'a> Planner<'a> {
         let old = &self.old_kubernetes;
         let mut stages = Stages::new(self.site);
         let s = &mut stages;
+        slots::back(s, self.site, &self.new);
         let bundle = format!("{}-{}", self.site.index.name, self.site.index.version);
         s.retried(
             "back.registry",

@@ -59,6 +59,7 @@ impl RunError {
     /// What to do about it.
     pub fn hint(&self) -> String {
         match self {
+            Self::Stopped(error @ EngineError::Restarting { .. }) => error.hint(),
             Self::Host(_) | Self::Stopped(_) => "mend the cause, then `cofferdam resume` ends the upgrade".to_owned(),
             Self::State(_) => "`cofferdam upgrade history` tells what was done".to_owned(),
             Self::Back { back, .. } => back.hint(),
@@ -232,7 +233,9 @@ fn run(
     };
     engine.run(listen).map_err(|error| match error {
         EngineError::Step { source: StepError::Host(HostError::PowerLost), .. } => stopped(HostError::PowerLost),
-        EngineError::Journal(_) | EngineError::Stopped { .. } => Failed::Stopped(RunError::Stopped(error)),
+        EngineError::Journal(_) | EngineError::Stopped { .. } | EngineError::Restarting { .. } => {
+            Failed::Stopped(RunError::Stopped(error))
+        }
         EngineError::Step { .. } => Failed::Step(error),
     })
 }

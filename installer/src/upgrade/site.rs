@@ -9,6 +9,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::slots::Slots;
 use super::transaction::Transaction;
 use super::{CURRENT, SNAPSHOTS};
 use crate::config::{self, InstallConfig};
@@ -57,6 +58,8 @@ pub struct Site {
     pub deprecated: Probed<Vec<(String, Option<u32>)>>,
     /// `kubeadm.yaml` as it is on the host.
     pub kubeadm: String,
+    /// The slots of an appliance; `None` on a host that has its own operating system.
+    pub slots: Option<Probed<Slots>>,
 }
 
 /// Where an upgrade writes.
@@ -164,6 +167,7 @@ impl Site {
                 .flatten()
                 .map(|text| text.to_string())
                 .unwrap_or_default(),
+            slots: super::slots::survey(host).map(Into::into),
             state,
             index,
             config,

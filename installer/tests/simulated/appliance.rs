@@ -1,9 +1,11 @@
 //! The appliance's side of the simulated host: a live system that forgets everything but the disk, the disk's partitions,
 //! and the installed system whose /var and /etc lie on the encrypted volume.
 
+use std::collections::BTreeMap;
+
 use installer::host::{Command, HostError};
 use installer::layout;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::commands::{Ended, bad, good, said, truth};
 use super::{Done, Medium, Node, SimulatedHost, State, VOLUME};
@@ -15,14 +17,47 @@ const MEDIUM_BOOT: &str = "/@medium-boot";
 /// The partition of the volume.
 pub const DATA_PARTITION: &str = "/dev/sdb6";
 const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
+/// Root hash of the medium's system.
+pub const MEDIUM_ROOT: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+/// Root hash of the system that a bundle brings.
+pub const NEXT_ROOT: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
+/// The public key of both systems' signatures on PCR 11.
+pub const PCR_KEY: &str = "the public key";
 
 /// What a disk of an appliance holds besides the volume and the boot partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Slots {
     /// The table as it was given to sfdisk.
     pub table: Option<String>,
-    pub root: bool,
-    pub verity: bool,
+    /// Root hash of what was written to a partition.
+    pub contents: BTreeMap<String, String>,
+    /// GUIDs that were set later, by number.
+    pub ids: BTreeMap<usize, String>,
+}
+
+impl Slots {
+    fn partitions(&self) -> Vec<Value> {
+        let mut all = self.table.as_deref().map(partitions).unwrap_or_default();
+        for (number, id) in &self.ids {
+            all[number - 1]["uuid"] = json!(id);
+        }
+        all
+    }
+
+    /// The device with this GUID.
+    fn device(&self, id: &str) -> Option<String> {
+        let found = self.partitions().iter().position(|partition| partition["uuid"] == id)?;
+        Some(format!("/dev/sdb{}", found + 1))
+    }
+
+    /// Whether root and verity tree of this hash are found by their GUIDs and hold what it says.
+    fn starts(&self, hash: &str) -> bool {
+        let id =
+            |half: &str| format!("{}-{}-{}-{}-{}", &half[..8], &half[8..12], &half[12..16], &half[16..20], &half[20..]);
+        [&hash[..32], &hash[32..]].iter().all(|half| {
+            self.device(&id(half)).and_then(|device| self.contents.get(&device)).is_some_and(|found| found == hash)
+        })
+    }
 }
 
 /// An appliance, or none.
@@ -37,6 +72,16 @@ pub struct Appliance {
     pub boot_files: Vec<(String, Vec<u8>)>,
     /// What its adapters have.
     pub addresses: Vec<String>,
+    /// Root hash of what runs.
+    pub running: String,
+    /// How often each system was tried, also those that did not come up.
+    pub boots: BTreeMap<String, usize>,
+}
+
+impl Appliance {
+    fn runs_from(&self, device: &str) -> bool {
+        self.slots.contents.get(device).is_some_and(|hash| *hash == self.running && self.slots.starts(hash))
+    }
 }
 
 impl SimulatedHost {
@@ -61,19 +106,31 @@ impl SimulatedHost {
         was_off
     }
 
+    #[allow(clippy::too_many_lines, reason = "one arm for each program")]
     pub(super) fn appliance_command(&self, command: &Command, arguments: &[&str], input: &[u8]) -> Option<Done<Ended>> {
         self.state.borrow().appliance.as_ref()?;
         Some(match (command.program(), arguments) {
             ("sfdisk", ["--json", _]) => self.alive().map(|state| {
-                let table = state.appliance.as_ref().and_then(|appliance| appliance.slots.table.clone());
-                table.map_or_else(|| bad("no table"), |table| said(table_json(&table)))
+                let slots = state.appliance.as_ref().map(|appliance| appliance.slots.clone()).unwrap_or_default();
+                let table = json!({"partitiontable": {"partitions": slots.partitions()}});
+                if slots.table.is_some() { said(table.to_string()) } else { bad("no table") }
             }),
+            ("sfdisk", ["--quiet", "--no-reread", "--no-tell-kernel", "--part-uuid", "/dev/sdb", number, id]) => {
+                let number = number.parse().unwrap();
+                self.effect(|state| drop(state.slots().ids.insert(number, (*id).to_owned()))).map(|()| good())
+            }
+            ("readlink", ["-f", link]) => self.alive().map(|state| {
+                let id = link.strip_prefix("/dev/disk/by-partuuid/").expect("a partition's GUID");
+                let slots = state.appliance.as_ref().map(|appliance| appliance.slots.clone()).unwrap_or_default();
+                said(slots.device(id).unwrap_or_else(|| (*link).to_owned()))
+            }),
+            ("lsblk", ["--nodeps", "--noheadings", "--output", "PKNAME", _]) => Ok(said("sdb\n")),
             ("sfdisk", _) => {
                 let script = String::from_utf8(input.to_vec()).unwrap();
                 self.effect(|state| {
                     state.luks = None;
                     state.nodes.retain(|path, _| !path.starts_with(BOOT));
-                    state.slots().table = Some(script);
+                    *state.slots() = Slots { table: Some(script), ..Slots::default() };
                 })
                 .map(|()| good())
             }
@@ -92,14 +149,26 @@ impl SimulatedHost {
             }
             ("udevadm" | "blockdev", _) | ("sync", []) => Ok(good()),
             ("dd", _) => {
-                let is_root = arguments.contains(&"of=/dev/sdb2");
-                assert!(is_root || arguments.contains(&"of=/dev/sdb3"), "{command}");
-                self.effect(|state| *(if is_root { &mut state.slots().root } else { &mut state.slots().verity }) = true)
-                    .map(|()| good())
+                let word = |start: &str| arguments.iter().find_map(|word| word.strip_prefix(start)).unwrap();
+                let (from, to) = (word("if="), word("of="));
+                let hash = if from.starts_with("/dev/disk/by-partlabel/cofferdam-medium-") {
+                    MEDIUM_ROOT.to_owned()
+                } else {
+                    // The blob of a root or verity tree ends with its hash.
+                    let blob = self.state.borrow().text(from).expect("a blob");
+                    blob.rsplit(' ').next().unwrap().to_owned()
+                };
+                let is_running = {
+                    let state = self.state.borrow();
+                    state.appliance.as_ref().is_some_and(|own| !own.is_live && own.runs_from(to))
+                };
+                assert!(!is_running, "the running slot is written: {command}");
+                self.effect(|state| drop(state.slots().contents.insert(to.to_owned(), hash.clone()))).map(|()| good())
             }
-            ("veritysetup", ["verify", "/dev/sdb2", "/dev/sdb3", _]) => self.alive().map(|state| {
+            ("veritysetup", ["verify", root, verity, hash]) => self.alive().map(|state| {
                 let slots = state.appliance.as_ref().map(|appliance| appliance.slots.clone()).unwrap_or_default();
-                truth(slots.table.is_some() && slots.root && slots.verity)
+                let holds = |device: &str| slots.contents.get(device).is_some_and(|found| found == hash);
+                truth(slots.table.is_some() && holds(root) && holds(verity))
             }),
             ("mkfs.vfat", _) => {
                 assert_eq!(arguments.last(), Some(&"/dev/sdb1"));
@@ -165,6 +234,37 @@ impl State {
         self.appliance.as_mut().expect("an appliance").addresses = addresses.map(str::to_owned).collect();
     }
 
+    /// What systemd-boot does: of the images that have attempts left it takes the one with the highest version, counts, and
+    /// an image that comes up loses its count. Gives version and root hash.
+    fn load(&mut self) -> (String, String) {
+        let folder = format!("{BOOT}/EFI/Linux/");
+        for _ in 0..10 {
+            let mut images: Vec<(bool, String, String)> = Vec::new();
+            for path in self.nodes.keys().filter(|path| path.starts_with(&folder)) {
+                let stem = path[folder.len()..].strip_prefix("cofferdam_").unwrap().strip_suffix(".efi").unwrap();
+                let (version, counter) = stem.split_once('+').unwrap_or((stem, "-"));
+                images.push((!counter.starts_with('0'), version.to_owned(), path.clone()));
+            }
+            let (_, version, path) = images.into_iter().max().expect("an image to start");
+            let node = self.nodes.remove(&path).unwrap();
+            let text = String::from_utf8(node.content.clone().unwrap()).unwrap();
+            let hash = text.split("roothash=").nth(1).unwrap_or(MEDIUM_ROOT).to_owned();
+            *self.appliance.as_mut().unwrap().boots.entry(hash.clone()).or_default() += 1;
+            let comes_up = self.fault != Some("system") || hash == MEDIUM_ROOT;
+            if comes_up {
+                assert!(self.slots().starts(&hash), "{path} starts a root that is not whole");
+                self.nodes.insert(format!("{folder}cofferdam_{version}.efi"), node);
+                return (version, hash);
+            }
+            let stem = path.strip_suffix(".efi").unwrap();
+            let (stem, counter) = stem.split_once('+').expect("a new image has attempts");
+            let (left, done) = counter.split_once('-').unwrap_or((counter, "0"));
+            let (left, done) = (left.parse::<usize>().unwrap() - 1, done.parse::<usize>().unwrap() + 1);
+            self.nodes.insert(format!("{stem}+{left}-{done}.efi"), node);
+        }
+        panic!("nothing comes up");
+    }
+
     /// The firmware takes the disk when there is a loader on it, and the medium otherwise.
     pub(super) fn boot_appliance(&mut self) {
         let boots_disk = self.nodes.contains_key(&format!("{BOOT}/{LOADER}"));
@@ -173,25 +273,36 @@ impl State {
         self.mounts.clear();
         self.active.clear();
         self.enabled.clear();
-        self.images.clear();
         self.open = false;
         self.users = std::iter::once(layout::REGISTRY_USER.to_owned()).collect();
         let appliance = self.appliance.as_mut().expect("an appliance");
         appliance.is_live = !boots_disk;
         let (answers, boot_files) = (appliance.answers.clone(), appliance.boot_files.clone());
-        self.put("/proc/self/exe", b"the program", 0o755);
-        self.put(layout::PROGRAM, b"the program", 0o755);
+        self.put("/run/systemd/tpm2-pcr-public-key.pem", PCR_KEY.as_bytes(), 0o444);
+        let mut running = MEDIUM_ROOT.to_owned();
+        let mut program = "the program".to_owned();
         if boots_disk {
-            let slots = self.slots().clone();
-            assert!(slots.root && slots.verity && slots.table.is_some(), "a disk without a whole system boots");
             assert!(self.filesystem && self.luks.as_ref().is_some_and(super::Luks::opens_by_tpm), "there is no volume");
-            self.put("/proc/cmdline", b"roothash=00", 0o444);
+            let (version, hash) = self.load();
+            self.put("/proc/cmdline", format!("roothash={hash}").as_bytes(), 0o444);
+            let release = format!("NAME=Debian\nIMAGE_ID=cofferdam\nIMAGE_VERSION={version}\n");
+            self.put("/usr/lib/os-release", release.as_bytes(), 0o444);
+            if hash != MEDIUM_ROOT {
+                program = format!("the program of system {version}");
+            }
+            running = hash;
             self.open = true;
             self.mounts.insert("/var".to_owned(), VOLUME.to_owned());
             self.mounts.insert("/etc".to_owned(), format!("{VOLUME}/lib/overlay/etc"));
+            self.mounts.insert("/usr/local".to_owned(), format!("{VOLUME}/usrlocal"));
             self.take_network();
+            if let Some(name) = self.text("/etc/hostname") {
+                self.put("/proc/sys/kernel/hostname", name.trim().as_bytes(), 0o644);
+            }
         } else {
-            self.put("/proc/cmdline", b"roothash=00 cofferdam.live", 0o444);
+            self.images.clear();
+            let line = format!("roothash={MEDIUM_ROOT} cofferdam.live");
+            self.put("/proc/cmdline", line.as_bytes(), 0o444);
             for (place, content) in boot_files {
                 self.put(&format!("{MEDIUM_BOOT}/{place}"), &content, 0o644);
             }
@@ -199,12 +310,17 @@ impl State {
                 self.put(&path, &content, 0o600);
             }
         }
+        // The place of the installed program is a link to the system's own.
+        for path in ["/usr/bin/cofferdam", layout::PROGRAM, "/proc/self/exe"] {
+            self.put(path, program.as_bytes(), 0o755);
+        }
+        self.appliance.as_mut().unwrap().running = running;
     }
 }
 
-/// As `sfdisk --json` says it.
-fn table_json(script: &str) -> String {
-    let partitions: Vec<_> = script
+/// As `sfdisk --json` says them.
+fn partitions(script: &str) -> Vec<Value> {
+    script
         .lines()
         .filter(|line| line.starts_with("size="))
         .map(|line| {
@@ -216,6 +332,5 @@ fn table_json(script: &str) -> String {
             let mebibytes = field("size=").unwrap().trim_end_matches("MiB").parse::<u64>().unwrap_or(99);
             json!({"name": field("name="), "size": mebibytes * 2048, "uuid": field("uuid=")})
         })
-        .collect();
-    json!({"partitiontable": {"partitions": partitions}}).to_string()
+        .collect()
 }

@@ -186,7 +186,7 @@ impl State {
         let mut path = path.trim_end_matches('/').to_owned();
         // The bind mounts lie on the volume, so they are followed first.
         let mut mounts: Vec<_> = self.mounts.iter().collect();
-        mounts.sort_by_key(|(place, _)| [layout::DATA, "/var", "/etc"].contains(&place.as_str()));
+        mounts.sort_by_key(|(place, _)| [layout::DATA, "/var", "/etc", "/usr/local"].contains(&place.as_str()));
         for (place, source) in mounts {
             if path == *place {
                 path.clone_from(source);

@@ -29,6 +29,8 @@ pub enum Variant {
     Irreversible,
     /// Kubernetes 1.29 and 1.30 one after another.
     TwoHops,
+    /// As the second, with the next system of an appliance.
+    System,
 }
 
 /// Three packs with every kind of file, manifest, secret and gate.
@@ -37,7 +39,7 @@ pub fn release(variant: Variant) -> (Index, Vec<Vec<u8>>) {
     let is_first = variant == Variant::First;
     let kubernetes: &[&str] = match variant {
         Variant::First => &["1.28.0"],
-        Variant::Second | Variant::Irreversible => &["1.28.1"],
+        Variant::Second | Variant::Irreversible | Variant::System => &["1.28.1"],
         Variant::TwoHops => &["1.30.2", "1.29.1"],
     };
     let mut blobs = Vec::new();
@@ -85,6 +87,28 @@ pub fn release(variant: Variant) -> (Index, Vec<Vec<u8>>) {
         all_images.extend(images);
     }
 
+    if variant == Variant::System {
+        let hash = super::appliance::NEXT_ROOT;
+        let mut part = |name: &str, text: String| {
+            let (digest, size) = keep(&text);
+            json!({"name": name, "digest": digest, "size": size, "template": false, "install": []})
+        };
+        let parts = [
+            part("root.squashfs", format!("the root of {hash}")),
+            part("root.verity", format!("the verity tree of {hash}")),
+            part("system.efi", format!("the image, roothash={hash}")),
+            part("loader.efi", "the next loader".to_owned()),
+        ];
+        let system = json!({
+            "version": "2.0.0", "kernel": "6.12", "root-hash": hash,
+            "pcr-key": Digest::sha256_of(super::appliance::PCR_KEY.as_bytes()),
+        });
+        packs.push(json!({
+            "digest": Digest::sha256_of(b"system"), "size": 0, "name": "system", "version": "2.0.0", "layer": "os",
+            "description": "system", "images": [], "files": parts, "manifests": [], "secrets": [], "gates": [],
+            "optional-images": [], "system": system,
+        }));
+    }
     let mut manifest = |name: &str, objects: &[(&str, &str, &str)]| {
         let object = |(kind, namespace, name): &(&str, &str, &str)| {
             let group = if matches!(*kind, "Deployment" | "DaemonSet") { "apps/v1" } else { "v1" };

@@ -9,6 +9,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::system::{ARGUMENT_AREA, System};
 use crate::{Error, tool};
 
+/// Where the boot loader is.
+pub(crate) const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 /// Where the addon for further kernel arguments is.
 pub(crate) const ARGUMENTS: &str = "loader/addons/arguments.addon.efi";
 /// What the arguments of that addon begin with; the kernel passes over a word with a dot that it does not know.
@@ -26,7 +28,7 @@ pub(crate) fn files(system: &System, work: &Utf8Path) -> Result<Vec<(String, Utf
     let config = work.join("loader.conf");
     fs::write(&config, LOADER_CONFIG).map_err(Error::io(format!("write {config}")))?;
     let mut files = vec![
-        ("EFI/BOOT/BOOTX64.EFI".to_owned(), system.loader.clone()),
+        (LOADER.to_owned(), system.loader.clone()),
         (image_name(&system.version), system.image.clone()),
         ("loader/addons/live.addon.efi".to_owned(), system.live_addon.clone()),
         (ARGUMENTS.to_owned(), system.argument_addon.clone()),

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use bundle::keys::{KeyId, Signature, TrustedKeys};
+use bundle::oci::Digest;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::ManifestFile;
@@ -33,6 +34,8 @@ pub struct SystemManifest {
     pub kernel: String,
     /// dm-verity root hash, 64 hexadecimal digits; stands in the unified kernel image too.
     pub root_hash: String,
+    /// SHA-256 of the public key (PEM) whose signatures on PCR 11 open encrypted volumes.
+    pub pcr_key: Digest,
     /// The root, a squashfs.
     pub root: ManifestFile,
     /// Its verity tree.

@@ -8,10 +8,11 @@
 //! Invariant: the same parts give the same bytes, so that a medium can be customised without being built again, and a
 //! customisation can be taken back.
 //!
-//! Called by `cofferdam iso build | customize | inspect`.
+//! Called by `cofferdam iso build | customize | inspect | system`.
 
 mod bios;
 mod esp;
+mod extract;
 mod gpt;
 pub mod manifest;
 
@@ -32,6 +33,7 @@ use crate::{Error, medium, system};
 use manifest::{MATERIALS, SYSTEM, SYSTEM_SIGNATURE, SystemManifest};
 
 pub(crate) use esp::empty_area;
+pub use extract::extract_system;
 
 /// The volume's label: another one than that of a data medium, which may be in the machine too.
 pub const LABEL: &str = "COFFERDAM_OS";
@@ -188,6 +190,7 @@ fn describe(system: &System, boot: &[(String, Utf8PathBuf)]) -> Result<SystemMan
         version: system.version.clone(),
         kernel: system.kernel.clone(),
         root_hash: system.root_hash.clone(),
+        pcr_key: system.pcr_key,
         root: measured(&system.root)?,
         verity: measured(&system.verity)?,
         boot: boot.collect::<Result<_, Error>>()?,

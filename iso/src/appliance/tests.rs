@@ -7,6 +7,8 @@ use bundle::keys::keygen;
 
 use super::*;
 
+const ROOT_HASH: &str = "0123456789abcdef";
+
 struct Bench {
     _directory: tempfile::TempDir,
     path: Utf8PathBuf,
@@ -38,12 +40,13 @@ impl Bench {
     fn system(&self) -> System {
         let area = [b"MZ".as_slice(), empty_area().as_bytes(), b"end"].concat();
         System {
-            version: "1.0".to_owned(),
+            version: "1.0.0".to_owned(),
             kernel: "6.12".to_owned(),
+            pcr_key: bundle::oci::Digest::sha256_of(b"key"),
             root: self.write("root", vec![7; 3 << 20]),
             verity: self.write("verity", vec![9; 8192]),
-            root_hash: "0123456789abcdef".repeat(4),
-            image: self.write("image", "the image"),
+            root_hash: ROOT_HASH.repeat(4),
+            image: self.write("image", format!("the image, roothash={}", ROOT_HASH.repeat(4))),
             loader: self.write("loader", "the loader"),
             live_addon: self.write("live", "the live addon"),
             argument_addon: self.write("arguments", area),
@@ -108,4 +111,25 @@ fn a_changed_byte_is_found_wherever_it_is() {
         assert!(error.exit_code() == 4 && error.to_string().contains(says), "{says}: {error}");
     }
     assert!(boot.start > 0);
+}
+
+#[test]
+fn a_system_is_taken_out_of_a_trusted_medium_for_a_bundle() {
+    let bench = Bench::new();
+    let folder = bench.path.join("out");
+    let system = extract_system(&bench.medium, &bench.trust, &folder, &mut |_| ()).unwrap();
+    let description = bundle::system::System::read(&folder).unwrap();
+    assert_eq!((&description.version, &description.root_hash), (&system.version, &system.root_hash));
+    for name in bundle::system::System::PARTS {
+        assert!(folder.join(name).is_file(), "{name}");
+    }
+    assert_eq!(fs::read(folder.join("root.squashfs")).unwrap(), vec![7; 3 << 20]);
+    assert_eq!(fs::read_to_string(folder.join("loader.efi")).unwrap(), "the loader");
+    // What is there is never overwritten, and a medium that is not trusted leaves nothing.
+    assert_eq!(extract_system(&bench.medium, &bench.trust, &folder, &mut |_| ()).unwrap_err().exit_code(), 2);
+    let other = keygen(&bench.path.join("other"), None).unwrap();
+    let other = TrustedKeys::load(&[&other.public]).unwrap();
+    let folder = bench.path.join("not-out");
+    assert_eq!(extract_system(&bench.medium, &other, &folder, &mut |_| ()).unwrap_err().exit_code(), 4);
+    assert!(!folder.exists());
 }

@@ -14,6 +14,7 @@ mod sbom;
 mod seal;
 mod sources;
 
+use bundle::oci::Digest;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::Error;
@@ -79,6 +80,8 @@ pub struct System {
     pub verity: Utf8PathBuf,
     /// The hash over that, 64 hexadecimal digits.
     pub root_hash: String,
+    /// SHA-256 of the public key (PEM) of the signatures on PCR 11.
+    pub pcr_key: Digest,
     /// The unified kernel image.
     pub image: Utf8PathBuf,
     /// systemd-boot.

@@ -74,10 +74,12 @@ pub(crate) fn seal(
     }
     fs::copy(tree.join(SBOM), work.join(SBOM)).map_err(Error::io("copy the bill of materials"))?;
     let kernel = fs::read_to_string(tree.join(KERNEL_VERSION)).map_err(Error::io("read the kernel's version"))?;
+    let pcr_key = fs::read(work.join("pcr.pub")).map_err(Error::io("read the public key of the PCR signatures"))?;
     let file = |name: &str| work.join(name);
     Ok(System {
         version: options.version.clone(),
         kernel,
+        pcr_key: Digest::sha256_of(&pcr_key),
         root: file("root.squashfs"),
         verity: file("root.verity"),
         root_hash,

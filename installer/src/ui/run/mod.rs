@@ -320,7 +320,9 @@ fn key_input(event: TerminalEvent) -> Option<Input> {
 /// A failure that no event told: the journal, or a fault of this program.
 fn untold(result: Result<(), Option<EngineError>>) -> Option<Failure> {
     let (code, error, hint) = match result {
-        Ok(()) | Err(Some(EngineError::Step { .. } | EngineError::Stopped { .. })) => return None,
+        Ok(()) | Err(Some(EngineError::Step { .. } | EngineError::Stopped { .. } | EngineError::Restarting { .. })) => {
+            return None;
+        }
         Err(Some(error)) => ("journal", error.to_string(), error.hint()),
         Err(None) => (
             "internal",
@@ -341,7 +343,7 @@ fn untold(result: Result<(), Option<EngineError>>) -> Option<Failure> {
 pub fn exit_code(error: &EngineError) -> u8 {
     match error {
         EngineError::Step { source: StepError::Bundle { .. }, .. } => 4,
-        EngineError::Stopped { .. } => 6,
+        EngineError::Stopped { .. } | EngineError::Restarting { .. } => 6,
         _ => 5,
     }
 }

@@ -7,6 +7,7 @@ mod migration;
 mod release;
 mod restore;
 mod snapshot;
+mod system;
 
 pub(super) use gates::judge_members;
 
@@ -31,6 +32,13 @@ pub(crate) fn done(context: &Context, action: &Action) -> Result<bool, StepError
         Action::UndoMigration { pack, name, number, .. } => migration::undone(context, *number, pack, name),
         Action::RestoreFiles { number, under } => restore::restored(context, *number, under),
         Action::RestoreEtcd { number, only_after, .. } => restore::etcd_restored(context, *number, only_after),
+        Action::WriteSlot { disk, root, verity, root_hash, .. } => {
+            system::written(context, disk, root, verity, root_hash)
+        }
+        Action::AddSystem { root_hash, .. } | Action::SwitchSystem { root_hash, .. } => {
+            system::runs(context, root_hash)
+        }
+        Action::AdoptProgram => release::program_adopted(context),
         Action::Commit { .. } => release::committed(context),
         // These ask the cluster each time: what was so before a crash need not be so after it.
         Action::ActivateBundle { .. }
@@ -40,6 +48,8 @@ pub(crate) fn done(context: &Context, action: &Action) -> Result<bool, StepError
         | Action::Uncordon { .. }
         | Action::Prune { .. }
         | Action::Gates { .. }
+        | Action::RetireSystem { .. }
+        | Action::UpdateLoader { .. }
         | Action::Escrow { .. } => Ok(false),
     }
 }
@@ -79,6 +89,12 @@ pub(crate) fn run(context: &Context, action: &Action, report: &mut Report) -> Re
         Action::Escrow { recipients, directory } => crate::step::seal_escrow(context, recipients, directory.as_deref()),
         Action::RestoreFiles { number, under } => restore::run(context, *number, under, report),
         Action::RestoreEtcd { number, image, .. } => restore::etcd(context, *number, image, report),
+        Action::WriteSlot { .. } => system::write(context, action, report),
+        Action::AddSystem { boot, version, image, .. } => system::add(context, boot, version, image),
+        Action::UpdateLoader { boot, loader } => system::update_loader(context, boot, loader),
+        Action::RetireSystem { boot, version } => system::retire(context, boot, version),
+        Action::SwitchSystem { boot, version, .. } => system::switch(context, boot, version),
+        Action::AdoptProgram => release::adopt_program(context),
         Action::Commit { number } => release::commit(context, *number),
     }
 }

@@ -58,6 +58,21 @@ pub(super) fn install_program(context: &Context) -> Result<(), StepError> {
     restart(context, REGISTRY, layout::PROGRAM, &mut |_| {})
 }
 
+/// Part of the running system of an appliance.
+const BROUGHT: &str = "/usr/bin/cofferdam";
+
+pub(super) fn program_adopted(context: &Context) -> Result<bool, StepError> {
+    let brought = context.host.digest(BROUGHT.into())?;
+    Ok(context.host.digest(layout::PROGRAM.into())? == brought && runs(context, REGISTRY, layout::PROGRAM)?)
+}
+
+pub(super) fn adopt_program(context: &Context) -> Result<(), StepError> {
+    if context.host.digest(layout::PROGRAM.into())? != context.host.digest(BROUGHT.into())? {
+        context.host.copy(BROUGHT.into(), layout::PROGRAM.into(), 0o755, None)?;
+    }
+    restart(context, REGISTRY, layout::PROGRAM, &mut |_| {})
+}
+
 pub(super) fn program_restored(context: &Context, number: u64) -> Result<bool, StepError> {
     let kept = context.host.digest(&snapshot::kept(number, layout::PROGRAM.into()))?;
     Ok(context.host.digest(layout::PROGRAM.into())? == kept && runs(context, REGISTRY, layout::PROGRAM)?)
