@@ -53,6 +53,8 @@ pub struct Luks {
     pub uuid: String,
     pub key: Vec<u8>,
     pub tpm_slot: bool,
+    /// Slot and key.
+    pub passphrase: Option<(String, Vec<u8>)>,
     pub tokens: Vec<serde_json::Value>,
 }
 

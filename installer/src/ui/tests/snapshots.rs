@@ -146,6 +146,19 @@ fn the_network_of_an_appliance() {
 }
 
 #[test]
+fn the_passphrase_of_the_disk() {
+    let mut operator = good();
+    operator.open(Page::Disks);
+    operator.go_to(Field::UsePassphrase);
+    operator.press(KeyCode::Char(' '));
+    operator.go_to(Field::Passphrase);
+    operator.write("correct horse battery");
+    operator.go_to(Field::PassphraseAgain);
+    operator.write("correct");
+    insta::assert_snapshot!("disks-passphrase", text(&operator.picture(80, 24)));
+}
+
+#[test]
 fn what_opens_over_a_page() {
     let mut operator = good();
     operator.open(Page::Review);
