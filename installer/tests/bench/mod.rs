@@ -20,7 +20,7 @@ use installer::disk::{self, Key, Volume};
 use installer::engine::question::{Answer, Answers, Question, Unattended};
 use installer::engine::{Engine, EngineError, Stop};
 use installer::host::real::RealHost;
-use installer::host::{Command, Entry, Host, HostError, HttpsAnswer, HttpsRequest, Output};
+use installer::host::{Command, Entry, Host, HostError, HttpsAnswer, HttpsRequest, Output, TimeAnswer, TimeRequest};
 use installer::layout;
 use installer::plan::{self, Machine, Plan};
 use installer::step::StepError;
@@ -458,6 +458,10 @@ impl Host for Bench {
     }
     fn measure_sync(&self, _: &Utf8Path, _: u32) -> Done<Duration> {
         panic!("the disk is not measured")
+    }
+    fn ask_time(&self, requests: &[TimeRequest]) -> Vec<Done<TimeAnswer>> {
+        assert!(requests.is_empty(), "nobody is asked for the time");
+        Vec::new()
     }
     fn https_get(&self, _: &HttpsRequest) -> Done<HttpsAnswer> {
         panic!("nobody is asked")
