@@ -261,6 +261,7 @@ impl Model {
             fqdn: draft.site.fqdn.parse::<certs::Fqdn>().ok().map(|name| name.to_string()),
             address: is_good("node.address").then_some(draft.node.address),
             vip: draft.site.vip,
+            time_servers: draft.network.map(|network| network.time_servers).unwrap_or_default(),
             paths: if draft.bundle.path.as_str().is_empty() { Vec::new() } else { vec![draft.bundle.path.clone()] },
             sync_directory: matches!(draft.storage.encryption, Encryption::None { .. })
                 .then(|| crate::layout::DATA.into()),
@@ -282,6 +283,7 @@ impl Model {
         let is_stand_in = |id: &str| match id {
             "net.address" | "net.mtu" | "net.link" => is_open("node.address"),
             "net.address-conflict" => is_open("node.address") || !asked,
+            "time.skew" => !asked,
             "host.name" => is_open("node.name"),
             "dns.forward" | "dns.reverse" => is_open("site.fqdn") || is_open("node.address") || !asked,
             "disk.size" | "time.sane" => self.signed().is_none(),

@@ -28,6 +28,7 @@ use super::view;
 use crate::config::{self, InstallConfig, Network, Page};
 use crate::engine::Stop;
 use crate::facts::network::{Address, Name};
+use crate::facts::time::TimeServer;
 use crate::facts::{Facts, Probed, Questions};
 use crate::prepare::{self, Prepared, Refusal, Signed};
 
@@ -145,6 +146,12 @@ impl Machine for Fixture {
                 .collect();
         }
         facts.network.fqdn = questions.fqdn.as_ref().map(resolves);
+        if !questions.time_servers.is_empty() {
+            facts.network.time_servers.truncate(1);
+            let first = facts.network.time_servers[0].clone();
+            let said = |name: &String| TimeServer { name: name.clone(), ..first.clone() };
+            facts.network.time_servers = questions.time_servers.iter().map(said).collect();
+        }
         facts
     }
 

@@ -62,6 +62,19 @@ fn an_appliance_gets_its_network_before_its_page_is_left() {
     assert_eq!(set_up.addresses, ["192.0.2.11/24".parse().unwrap()]);
     assert_eq!(operator.model.answers.address, "192.0.2.11", "the node has the first of them");
     assert_eq!(operator.model.answers.draft().0.network, Some(set_up));
+    // Its time servers are asked as soon as their field is left.
+    operator.open(Page::Network);
+    operator.go_to(Field::TimeServers);
+    operator.write("ntp.example.com 192.0.2.124");
+    assert!(operator.model.questions().time_servers.len() == 2 && !asked_for_time(&operator), "still typed into");
+    operator.press(KeyCode::Tab);
+    assert!(asked_for_time(&operator));
+    let seen = text(&operator.picture(100, 70));
+    for words in ["ntp.example.com: +0.8 ms, stratum 2", "192.0.2.124: +0.8 ms", "time.skew"] {
+        assert!(seen.contains(words), "{seen}");
+    }
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Identity, "{:?}", operator.model.notice);
     // Nothing changed: the page is left at once.
     operator.machine.set_up = Err("it was set up again".to_owned());
     operator.open(Page::Network);
@@ -83,6 +96,11 @@ fn an_appliance_gets_its_network_before_its_page_is_left() {
     operator.press(KeyCode::Char(' '));
     operator.control('n');
     assert!(operator.machine.network.lock().unwrap().is_none());
+}
+
+/// Whether what is known is about the time servers of the answers.
+fn asked_for_time(operator: &Operator) -> bool {
+    operator.model.tasks.probe.answer(&operator.model.questions()).is_some()
 }
 
 #[test]

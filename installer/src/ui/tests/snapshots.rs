@@ -24,6 +24,7 @@ pub(super) fn warning() -> Operator {
     machine.facts.machine.virtualisation = Known("kvm".to_owned());
     machine.facts.machine.clock_synchronised = Known(false);
     machine.facts.machine.time_source = Known(None);
+    machine.facts.network.time_servers[0].time = Probed::unknown("no answer within 3 s");
     machine.facts.machine.firmware.secure_boot = Known(false);
     machine.facts.machine.tpm2.present = Known(false);
     machine.facts.network.reverse = Known(None);
@@ -65,6 +66,9 @@ pub(super) fn failing() -> Operator {
         disks[1].in_use = Some("sdb1 is part of an LVM volume group".to_owned());
     }
     machine.facts.network.address_taken = Known(true);
+    if let Known(time) = &mut machine.facts.network.time_servers[0].time {
+        time.offset_microseconds = -4_200_000;
+    }
     machine.facts.network.fqdn = Some(Name { name: String::new(), addresses: Known(Vec::new()) });
     if let Known(routes) = &mut machine.facts.network.routes {
         routes[0].destination = "10.96.0.0/16".to_owned();

@@ -21,7 +21,7 @@ pub(super) fn want(model: &mut Model, effects: &mut Vec<Effect>) {
     let questions = model.questions();
     let is_first = model.facts().is_none() && model.tasks.probe.running().is_none();
     let is_asked_here = [Page::Network, Page::Identity, Page::Bundle, Page::Host].contains(&model.page);
-    let names = [Field::Fqdn, Field::Vip, Field::BundlePath];
+    let names = [Field::Fqdn, Field::Vip, Field::BundlePath, Field::TimeServers];
     if model.tasks.probe.is_open(&questions)
         && (is_first || model.tasks.probe.is_stale() || (is_asked_here && !is_typing(model, &names)))
     {
