@@ -334,6 +334,7 @@ fn heads_that_announce_too_much() {
 type Change = Box<dyn Fn(&mut Index)>;
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of attacks")]
 fn indexes_that_lie_under_a_good_signature() {
     let bench = Bench::new();
     let forge = Forge::new(&bench);

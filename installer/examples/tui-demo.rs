@@ -17,7 +17,7 @@ use installer::config::{InstallConfig, Network};
 use installer::engine::Stop;
 use installer::facts::network::Name;
 use installer::facts::{Facts, Probed, Questions};
-use installer::host::{Command, Entry, Host, HostError, HttpsAnswer, HttpsRequest, Output};
+use installer::host::{Command, Entry, Host, HostError, HttpsAnswer, HttpsRequest, Output, TimeAnswer, TimeRequest};
 use installer::prepare::{self, Prepared, Refusal, Signed};
 use installer::ui::machine::{self, BundleQuestion, Discovered, Judged, Machine};
 use installer::ui::model::Model;
@@ -127,6 +127,10 @@ impl Host for DemoHost {
 
     fn measure_sync(&self, _: &Utf8Path, _: u32) -> Result<Duration, HostError> {
         Ok(Duration::from_micros(900))
+    }
+
+    fn ask_time(&self, _: &[TimeRequest]) -> Vec<Result<TimeAnswer, HostError>> {
+        panic!("the machine that the pages see asks nobody")
     }
 
     fn https_get(&self, request: &HttpsRequest) -> Result<HttpsAnswer, HostError> {

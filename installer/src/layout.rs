@@ -39,11 +39,13 @@ pub const TRUST: &str = "/var/lib/cofferdam/trust";
 pub const ESCROW: &str = "/var/lib/cofferdam/escrow";
 /// Key of a certificate request until the data volume is there; in memory.
 pub const REQUEST_KEY: &str = "/run/cofferdam/request.key";
-/// Certificates and keys that were pasted, until the data volume is there; in memory.
+/// Secrets and certificates that were typed or pasted, until the data volume is there; in memory.
 pub const PASTED: &str = "/run/cofferdam/pasted";
 
 /// The private key among them.
 pub const PASTED_KEY: &str = "/run/cofferdam/pasted/key.pem";
+/// The passphrase of the disk that was typed, until the disk has it.
+pub const PASTED_PASSPHRASE: &str = "/run/cofferdam/pasted/passphrase";
 
 /// The operator's certificate, its key and its roots on an appliance: on the encrypted volume, from the medium's leaving
 /// until the keystore has them.

@@ -12,6 +12,7 @@ pub mod host;
 pub mod layout;
 pub mod live;
 pub mod network;
+pub mod passphrase;
 pub mod plan;
 pub mod prepare;
 pub mod request;

@@ -20,6 +20,7 @@ use crate::facts::{Facts, Questions};
 use crate::host::Host;
 use crate::layout;
 use crate::live;
+use crate::passphrase;
 use crate::plan::{self, Machine, Plan, SystemImage};
 use crate::step::State;
 
@@ -138,6 +139,7 @@ pub fn judge(host: &dyn Host, config: &InstallConfig, signed: &Signed, facts: &F
     let report = check::run(config, facts, Some(&signed.index));
     let plan = refuse_findings(&report)
         .and_then(|()| refuse_certificate(host, config))
+        .and_then(|()| refuse_passphrase(host, config))
         .and_then(|()| compute(host, config, facts, signed));
     Prepared { report, plan }
 }
@@ -216,6 +218,15 @@ pub fn refuse_certificate(host: &dyn Host, config: &InstallConfig) -> Result<(),
             config.site.fqdn
         );
         Refusal::new(code::PREFLIGHT, format!("the certificate cannot be used: {reason}"), hint)
+    })
+}
+
+/// The passphrase of the disk is judged before anything is written.
+pub fn refuse_passphrase(host: &dyn Host, config: &InstallConfig) -> Result<(), Refusal> {
+    let Some(path) = config.passphrase_file() else { return Ok(()) };
+    passphrase::read(host, path).map(drop).map_err(|error| {
+        let message = format!("storage.encryption.passphrase: {error}");
+        Refusal::new(code::PREFLIGHT, message, error.hint())
     })
 }
 

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use bundle::index::Index;
 use bundle::oci::Digest;
 use certs::{EscrowBundle, EscrowIdentity, EscrowKind};
-use installer::config::{self, InstallConfig};
+use installer::config::{self, Encryption, InstallConfig};
 use installer::engine::event::{Event, Heard};
 use installer::engine::journal::Journal;
 use installer::engine::question::{Answer, Answers, Question, Unattended};
@@ -86,6 +86,10 @@ struct Site {
 const CERTIFICATE: [&str; 3] =
     ["/run/cofferdam/volume/chain.pem", "/run/cofferdam/volume/key.pem", "/run/cofferdam/volume/root.pem"];
 
+/// The passphrase of the disk, and where the operator has it: on a host's medium, on the volume with an appliance's answers.
+const PASSPHRASE: &str = "correct horse battery staple";
+const PASSPHRASE_FILES: [&str; 2] = ["/media/answers/passphrase", "/run/cofferdam/volume/passphrase"];
+
 /// A certificate of the operator's own authority for the names of the example.
 fn operators_certificate(now: jiff::Timestamp) -> [Vec<u8>; 3] {
     let algorithm = certs::KeyAlgorithm::EcdsaP256;
@@ -113,6 +117,9 @@ impl Site {
             Storage::Escrowed | Storage::Appliance => {
                 encryption["escrow-recipients"] = json!([identity.recipient().to_string()]);
                 encryption["escrow-directory"] = json!("/media/escrow");
+                let [on_medium, on_volume] = PASSPHRASE_FILES;
+                let file = if storage == Storage::Appliance { on_volume } else { on_medium };
+                encryption["passphrase"] = json!({"file": file});
             }
             Storage::Shown => {
                 encryption["escrow-recipients"] = json!([]);
@@ -144,13 +151,16 @@ impl Site {
 
     fn host(&self) -> SimulatedHost {
         if self.storage != Storage::Appliance {
-            return SimulatedHost::new(self.medium.clone());
+            let host = SimulatedHost::new(self.medium.clone());
+            host.state.borrow_mut().put(PASSPHRASE_FILES[0], PASSPHRASE.as_bytes(), 0o600);
+            return host;
         }
         let mut answers = vec![
             (layout::CONFIG.to_owned(), self.config.to_yaml().unwrap().into_bytes()),
             (layout::PLAN.to_owned(), serde_json::to_vec(&self.plan).unwrap()),
             (format!("{}/1.pub", layout::TRUST), b"untrusted comment: test\nRW\n".to_vec()),
         ];
+        answers.push((PASSPHRASE_FILES[1].to_owned(), format!("{PASSPHRASE}\n").into_bytes()));
         answers.extend(CERTIFICATE.map(str::to_owned).into_iter().zip(self.certificate.iter().cloned()));
         let boot = BOOT_FILES.iter().map(|(from, _)| ((*from).to_owned(), from.as_bytes().to_vec())).collect();
         SimulatedHost::live(self.medium.clone(), answers, boot)
@@ -311,6 +321,10 @@ fn check_structure(site: &Site, host: &SimulatedHost) {
         assert!(!state.has(layout::ESCROW), "there is an escrow for nobody");
         return;
     }
+    let (slot, passphrase) = luks.passphrase.as_ref().expect("a passphrase was asked for");
+    assert_eq!(passphrase, PASSPHRASE.as_bytes());
+    let named = |token: &&Value| token["holder"] == "passphrase" && token["keyslots"] == json!([slot]);
+    assert_eq!(luks.tokens.iter().filter(named).count(), 1, "{:?}", luks.tokens);
     let open = |name: &str, place: &str| {
         let sealed = state.get(&format!("{place}/{name}")).unwrap_or_else(|| panic!("{place}/{name}"));
         EscrowBundle::open(sealed.content.as_ref().unwrap(), &site.identity).unwrap()
@@ -324,6 +338,9 @@ fn check_structure(site: &Site, host: &SimulatedHost) {
         let disk = open("disk.age", place);
         let key = disk.items.iter().find(|item| item.kind == EscrowKind::RecoveryKey).unwrap();
         assert_eq!(key.data.as_slice(), luks.key, "the escrowed key opens the volume");
+        let header = disk.items.iter().find(|item| item.kind == EscrowKind::LuksHeader).unwrap();
+        let header: Value = serde_json::from_slice(&zstd::decode_all(header.data.as_slice()).unwrap()).unwrap();
+        assert!(header["keyslots"][slot].is_object(), "the escrowed header has the passphrase: {header}");
         let keys = open("keys.age", place);
         for name in ["site-ca.key", "server.key", "registry.key", "node.key"] {
             let item = keys.items.iter().find(|item| item.name == name).unwrap_or_else(|| panic!("{name}"));
@@ -492,6 +509,90 @@ fn a_key_that_nobody_wrote_down_guards_nothing() {
     site.run(&host, &mut events).unwrap();
 }
 
+/// What was typed on the pages stands in memory: it goes when the disk has it, and a power cut before that is told.
+#[test]
+fn a_typed_passphrase_is_kept_until_the_disk_has_it() {
+    let mut site = Site::new(Storage::Escrowed);
+    let Encryption::Luks2 { passphrase: Some(source), .. } = &mut site.config.storage.encryption else {
+        panic!("LUKS")
+    };
+    source.file = layout::PASTED_PASSPHRASE.into();
+    site.plan = plan::plan(&site.config, &machine(site.storage), &site.index, &site.plan.index, 1 << 20).unwrap();
+    let typed =
+        |host: &SimulatedHost| host.state.borrow_mut().put(layout::PASTED_PASSPHRASE, PASSPHRASE.as_bytes(), 0o600);
+    let host = site.host();
+    typed(&host);
+    site.run(&host, &mut String::new()).unwrap();
+    check_structure(&site, &host);
+    let expected = final_state(&host.state.borrow());
+    let effects = host.state.borrow().effects;
+    let (mut told, mut kept) = (0, 0);
+    for crash in [Crash::PowerBefore, Crash::PowerAfter, Crash::KilledAfter] {
+        for effect in 1..=effects {
+            let host = site.host();
+            typed(&host);
+            host.crash_at(effect, crash);
+            site.run(&host, &mut String::new()).expect_err("the host lost power");
+            host.come_back();
+            kept += usize::from(host.state.borrow().has(layout::PASTED_PASSPHRASE));
+            let mut ended = site.run(&host, &mut String::new());
+            if let Err(error) = &ended {
+                assert!(error.to_string().contains("there is no file /run/cofferdam/pasted/passphrase"), "{error}");
+                assert!(error.hint().contains("cofferdam resume"), "{}", error.hint());
+                told += 1;
+                typed(&host);
+                ended = site.run(&host, &mut String::new());
+            }
+            ended.unwrap_or_else(|error| panic!("{crash:?} at effect {effect}: {error}"));
+            check_structure(&site, &host);
+            assert!(
+                !host.state.borrow().has(layout::PASTED_PASSPHRASE),
+                "{crash:?} at effect {effect}: it is still there"
+            );
+            let found = final_state(&host.state.borrow());
+            assert!(found == expected, "{crash:?} at effect {effect}:\n{}", difference(&expected, &found));
+        }
+    }
+    assert!(told > 10 && kept > 10, "{told} were told, {kept} still had it");
+}
+
+/// The volume of an interrupted installation is kept for the same answers alone.
+#[test]
+fn an_appliance_is_made_anew_for_another_passphrase() {
+    let site = Site::new(Storage::Appliance);
+    let host = site.host();
+    let other = "another horse battery";
+    for (passphrase, volumes) in [(PASSPHRASE, 1), (PASSPHRASE, 1), (other, 2)] {
+        let is_it = |(path, _): &&mut (String, Vec<u8>)| path == PASSPHRASE_FILES[1];
+        let mut state = host.state.borrow_mut();
+        state.appliance.as_mut().unwrap().answers.iter_mut().find(is_it).unwrap().1 = passphrase.as_bytes().to_vec();
+        drop(state);
+        // The live system starts anew with these answers, and is stopped once the volume is in use.
+        host.crash_now(Crash::PowerBefore);
+        host.come_back();
+        let stop = Stop::default();
+        let engine = Engine {
+            host: &host,
+            config: &site.config,
+            plan: &site.plan,
+            index: &site.index,
+            signed_index: (&site.medium.index, b"signature"),
+            answers: &Unattended,
+            stop: &stop,
+        };
+        let listen = &mut |event: &Event| {
+            if matches!(event, Event::StepStarted { id, .. } | Event::StepSkipped { id, .. } if id == "bundle.load") {
+                stop.request();
+            }
+        };
+        assert!(matches!(engine.run(listen), Err(EngineError::Stopped { .. })));
+        let state = host.state.borrow();
+        let luks = state.luks.as_ref().unwrap();
+        assert!(luks.uuid.ends_with(&volumes.to_string()), "{} for {passphrase}", luks.uuid);
+        assert_eq!(luks.passphrase.as_ref().unwrap().1, passphrase.as_bytes());
+    }
+}
+
 /// A wish to stop is heard between any two steps; a run that was stopped goes on where it was.
 #[test]
 fn a_run_stops_between_steps_and_goes_on() {
@@ -569,7 +670,8 @@ fn nothing_holds_a_secret(site: &Site) {
         }
     }
     // What lies on the unencrypted root filesystem.
-    for (path, node) in state.nodes.iter().filter(|(path, _)| !path.starts_with(VOLUME)) {
+    let is_theirs = |path: &str| PASSPHRASE_FILES.contains(&path);
+    for (path, node) in state.nodes.iter().filter(|(path, _)| !path.starts_with(VOLUME) && !is_theirs(path)) {
         let text = String::from_utf8_lossy(node.content.as_deref().unwrap_or_default());
         assert!(secrets.iter().all(|secret| !text.contains(secret.as_str())), "{path} holds a secret");
     }
@@ -577,7 +679,7 @@ fn nothing_holds_a_secret(site: &Site) {
 
 /// The recovery key, the lines of private keys, the encryption key and the values of generated Secrets.
 fn secrets(state: &State) -> Vec<String> {
-    let mut secrets = vec![String::from_utf8(state.luks.as_ref().unwrap().key.clone()).unwrap()];
+    let mut secrets = vec![String::from_utf8(state.luks.as_ref().unwrap().key.clone()).unwrap(), PASSPHRASE.to_owned()];
     for (path, node) in &state.nodes {
         let text = String::from_utf8_lossy(node.content.as_deref().unwrap_or_default()).into_owned();
         if path.ends_with(".key") {

@@ -5,421 +5,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(unreachable_pub, dead_code, reason = "a test is a crate of its own")]
 
-#[path = "simulated/small_bundle.rs"]
-mod small_bundle;
+mod bench;
 
-use std::cell::{Cell, RefCell};
-use std::time::Duration;
-
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
-use bundle::oci::Digest;
-use camino::{Utf8Path, Utf8PathBuf};
-use certs::{EscrowBundle, EscrowIdentity, EscrowKind, RecoveryKey};
-use installer::config::{self, InstallConfig};
+use bench::{Bench, DEVICE, Escrow, PASSPHRASE, PASSPHRASE_FILE, Person};
+use certs::RecoveryKey;
 use installer::disk::{self, Key, Volume};
-use installer::engine::question::{Answer, Answers, Question, Unattended};
-use installer::host::real::RealHost;
-use installer::host::{Command, Entry, Host, HostError, HttpsAnswer, HttpsRequest, Output};
-use installer::layout;
-use installer::plan::{self, Machine};
+use installer::engine::question::Unattended;
+use installer::host::HostExt as _;
 use installer::step::StepError;
-use installer::upgrade::{AUDIT, audit};
-use jiff::Timestamp;
-use serde_json::{Value, json};
-use zeroize::Zeroizing;
-
-const DEVICE: &str = "/dev/sdb";
-const CHEAP: [&str; 8] =
-    ["--pbkdf", "argon2id", "--pbkdf-memory", "32", "--pbkdf-parallel", "1", "--pbkdf-force-iterations", "4"];
-
-type Done<T> = Result<T, HostError>;
-
-/// A machine whose files lie in a folder.
-struct Bench {
-    folder: tempfile::TempDir,
-    identity: EscrowIdentity,
-    old_key: RecoveryKey,
-    /// Which TPM the machine has.
-    tpm: Cell<u32>,
-    tpm_is_broken: Cell<bool>,
-    is_locked_out: Cell<bool>,
-    enrolled: Cell<u32>,
-    effects: Cell<usize>,
-    /// At this effect, before it or after it.
-    crash: Cell<Option<(usize, bool)>>,
-    is_off: Cell<bool>,
-    lines: RefCell<Vec<String>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Escrow {
-    Sealed,
-    Shown,
-}
-
-impl Bench {
-    /// A site as its installation leaves it: recovery key in slot 0, TPM number 1 in slot 1.
-    fn new(escrow: Escrow) -> Self {
-        let identity = EscrowIdentity::generate();
-        let bench = Self {
-            folder: tempfile::tempdir_in(if Utf8Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" }).unwrap(),
-            old_key: RecoveryKey::generate().unwrap(),
-            tpm: Cell::new(1),
-            tpm_is_broken: Cell::default(),
-            is_locked_out: Cell::default(),
-            enrolled: Cell::default(),
-            effects: Cell::default(),
-            crash: Cell::default(),
-            is_off: Cell::default(),
-            lines: RefCell::default(),
-            identity,
-        };
-        let config = bench.config(escrow);
-        let (index, _) = small_bundle::small_bundle();
-        let disk = plan::Disk {
-            path: DEVICE.to_owned(),
-            serial: "S6CTNX0T512345".to_owned(),
-            model: "PM9A3".to_owned(),
-            size: 960_000_000_000,
-            contents: Vec::new(),
-        };
-        let machine = Machine { disk: Some(disk), tpm2: true, slowness: 4.0, secure_boot: false, system: None };
-        let plan = plan::plan(&config, &machine, &index, "sha256:00", 1 << 20).unwrap();
-        bench.write(layout::CONFIG.into(), config.to_yaml().unwrap().as_bytes(), 0o600).unwrap();
-        bench.write(layout::PLAN.into(), &serde_json::to_vec(&plan).unwrap(), 0o600).unwrap();
-        bench.write("/sys/class/tpm/tpm0/tpm_version_major".into(), b"2\n", 0o644).unwrap();
-        bench.write("/dev/tpmrm0".into(), b"", 0o600).unwrap();
-        bench.write(DEVICE.into(), b"", 0o600).unwrap();
-        let device = std::fs::OpenOptions::new().write(true).open(bench.place(DEVICE)).unwrap();
-        device.set_len(17 << 20).unwrap();
-        let format =
-            ["luksFormat", "--batch-mode", "--type", "luks2", "--luks2-keyslots-size", "2m", "--offset", "32768"];
-        let format = Command::new("cryptsetup").args(format).args(CHEAP).args(["--key-file", "-", DEVICE]);
-        bench.must(&format.stdin(bench.old_key.expose().as_bytes()));
-        bench.must(&Self::enrol_command().stdin(bench.old_key.expose().as_bytes()));
-        let token = json!({"type": "cofferdam", "keyslots": [], "site": config.site.name, "proven": true});
-        let import = Command::new("cryptsetup").args(["token", "import", "--json-file", "-", DEVICE]);
-        bench.must(&import.stdin(token.to_string()));
-        if escrow == Escrow::Sealed {
-            let mut sealed = EscrowBundle::new(&config.site.name, config.site.fqdn.parse().unwrap(), bench.now());
-            sealed.add("data-volume", EscrowKind::RecoveryKey, bench.old_key.expose().as_bytes());
-            let sealed = sealed.seal(&[bench.identity.recipient()]).unwrap();
-            for place in bench.escrows() {
-                bench.write(Utf8Path::new(&place), sealed.as_bytes(), 0o600).unwrap();
-            }
-        }
-        bench.effects.set(0);
-        bench
-    }
-
-    fn config(&self, escrow: Escrow) -> InstallConfig {
-        let mut answers: Value = serde_yaml::from_str(config::example::EXAMPLE).unwrap();
-        let encryption = &mut answers["storage"]["encryption"];
-        encryption["tpm2"] = json!("require");
-        encryption["key-derivation"] = json!({"memory-kib": 32, "iterations": 4});
-        encryption["escrow-recipients"] = json!([self.identity.recipient().to_string()]);
-        encryption["escrow-directory"] = json!("/media/escrow");
-        if escrow == Escrow::Shown {
-            encryption["escrow-recipients"] = json!([]);
-            encryption["escrow-directory"] = Value::Null;
-            encryption["show-recovery-key"] = json!(true);
-            answers["administrator"] = json!({
-                "name": "operator",
-                "password-hash": format!("$2b$12${}", "a".repeat(53)),
-                "ssh-keys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ6wu3xDlzCNWtgvCzd1GkbEFAE2kyAaodjzEyA2JTuB operator@desk"],
-            });
-        }
-        config::parse(&serde_yaml::to_string(&answers).unwrap()).unwrap()
-    }
-
-    fn escrows(&self) -> [String; 2] {
-        let site = self.config(Escrow::Sealed).site.name;
-        [format!("{}/disk.age", layout::ESCROW), format!("/media/escrow/{site}/disk.age")]
-    }
-
-    fn place(&self, path: &str) -> Utf8PathBuf {
-        Utf8Path::from_path(self.folder.path()).unwrap().join(path.trim_start_matches('/'))
-    }
-
-    fn must(&self, command: &Command) -> Output {
-        let output = self.run(command, &mut |_| {}).unwrap();
-        assert!(output.success(), "{command}: {}", output.stderr);
-        output
-    }
-
-    /// The real program, with the paths of this machine; `input` in the place of the command's.
-    fn real(&self, command: &Command, input: &[u8]) -> Output {
-        let is_path = |word: &str| word == DEVICE || word.starts_with("/run/cofferdam/") || word.starts_with("/other/");
-        let words = command.arguments().iter();
-        let words = words.map(|word| if is_path(word) { self.place(word).into_string() } else { word.clone() });
-        RealHost.run(&Command::new(command.program()).args(words).stdin(input), &mut |_| {}).unwrap()
-    }
-
-    fn opens(&self, path: &str, key: &[u8]) -> bool {
-        let open = Command::new("cryptsetup").args(["open", "--test-passphrase", "--key-file", "-", path]);
-        self.real(&open, key).success()
-    }
-
-    fn header(&self) -> Value {
-        let dump = Command::new("cryptsetup").args(["luksDump", "--dump-json-metadata", DEVICE]);
-        serde_json::from_slice(&self.real(&dump, b"").stdout).unwrap()
-    }
-
-    fn tokens(&self) -> Vec<(String, Value)> {
-        let header = self.header();
-        header["tokens"].as_object().unwrap().iter().map(|(id, token)| (id.clone(), token.clone())).collect()
-    }
-
-    /// What the TPM that is in the machine unseals.
-    fn unsealed(&self) -> Option<Vec<u8>> {
-        let tokens = self.tokens().into_iter().filter(|(_, token)| token["type"] == "systemd-tpm2");
-        let blobs = tokens.map(|(_, token)| BASE64_STANDARD.decode(token["tpm2-blob"].as_str().unwrap()).unwrap());
-        blobs.into_iter().find(|blob| blob.starts_with(format!("tpm {} ", self.tpm.get()).as_bytes()))
-    }
-
-    fn opens_by_tpm(&self) -> bool {
-        self.unsealed().is_some_and(|secret| self.opens(DEVICE, &secret))
-    }
-
-    fn enrol_command() -> Command {
-        Command::new("systemd-cryptenroll").args([
-            "--unlock-key-file=/dev/stdin",
-            "--tpm2-device=auto",
-            "--tpm2-pcrs=7",
-            DEVICE,
-        ])
-    }
-
-    /// The slot first, then the token, and nothing at all when a token has this policy: as systemd does it.
-    fn enrol(&self, command: &Command) -> Done<Output> {
-        assert_eq!(command.arguments(), Self::enrol_command().arguments());
-        if self.tpm_is_broken.get() {
-            return Ok(ended(1, "Failed to create TPM2 context"));
-        }
-        let is_enrolled = |(_, token): &(String, Value)| token["type"] == "systemd-tpm2";
-        if self.tokens().iter().any(is_enrolled) {
-            return Ok(ended(0, "This PCR set is already enrolled, executing no operation."));
-        }
-        let key = command.input().unwrap();
-        if !self.opens(DEVICE, key) {
-            return Ok(ended(1, "wrong key"));
-        }
-        self.enrolled.set(self.enrolled.get() + 1);
-        let secret = format!("tpm {} seals {}", self.tpm.get(), self.enrolled.get());
-        let before: Vec<String> = self.header()["keyslots"].as_object().unwrap().keys().cloned().collect();
-        let cheap = ["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
-        let length = key.len().to_string();
-        let add = Command::new("cryptsetup").args(["luksAddKey", "--batch-mode"]).args(cheap);
-        let add = add.args(["--key-file", "-", "--keyfile-size", &length, DEVICE, "-"]);
-        self.effect(|| assert!(self.real(&add, &[key, secret.as_bytes()].concat()).success()))?;
-        let after = self.header();
-        let slot = after["keyslots"].as_object().unwrap().keys().find(|slot| !before.contains(slot)).unwrap().clone();
-        let token = json!({
-            "type": "systemd-tpm2", "keyslots": [slot], "tpm2-blob": BASE64_STANDARD.encode(&secret), "tpm2-pcrs": [7],
-            "tpm2-pcr-bank": "sha256", "tpm2-primary-alg": "ecc", "tpm2-policy-hash": "00", "tpm2-pin": false,
-        });
-        let import = Command::new("cryptsetup").args(["token", "import", "--json-file", "-", DEVICE]);
-        self.effect(|| assert!(self.real(&import, token.to_string().as_bytes()).success()))?;
-        Ok(ended(0, ""))
-    }
-
-    fn cryptsetup(&self, command: &Command) -> Done<Output> {
-        let input = command.input().unwrap_or_default();
-        let mut arguments = command.arguments().to_vec();
-        let mut input = input.to_vec();
-        if let Some(at) = arguments.iter().position(|word| word == "--token-type") {
-            assert_eq!(arguments[at + 1..at + 3], ["systemd-tpm2", "--token-only"]);
-            let Some(secret) = self.unsealed() else { return Ok(ended(1, "No usable token is available.")) };
-            let length = secret.len().to_string();
-            arguments.splice(at..at + 3, ["--key-file", "-", "--keyfile-size", &length].map(str::to_owned));
-            input.splice(0..0, secret);
-        }
-        let real = Command::new("cryptsetup").args(arguments.clone());
-        if ["open", "luksDump"].contains(&arguments[0].as_str()) {
-            return Ok(self.real(&real, &input));
-        }
-        let mut output = None;
-        self.effect(|| output = Some(self.real(&real, &input)))?;
-        Ok(output.unwrap())
-    }
-
-    fn effect(&self, act: impl FnOnce()) -> Done<()> {
-        self.effect_or(|| {}, act)
-    }
-
-    fn effect_or(&self, torn: impl FnOnce(), act: impl FnOnce()) -> Done<()> {
-        self.alive()?;
-        self.effects.set(self.effects.get() + 1);
-        let (is_before, is_after) = match self.crash.get() {
-            Some((at, is_before)) if at == self.effects.get() => (is_before, !is_before),
-            _ => (false, false),
-        };
-        if is_before {
-            torn();
-        } else {
-            act();
-        }
-        self.is_off.set(is_before || is_after);
-        self.alive()
-    }
-
-    fn alive(&self) -> Done<()> {
-        if self.is_off.get() { Err(HostError::PowerLost) } else { Ok(()) }
-    }
-
-    fn come_back(&self) {
-        assert!(self.is_off.replace(false), "the effect was not reached");
-        self.crash.set(None);
-        let _ = std::fs::remove_dir_all(self.place("/run"));
-    }
-
-    /// The recovery key of an escrow, and the header in it.
-    fn escrowed(&self, place: &str) -> (Vec<u8>, Option<Vec<u8>>) {
-        let sealed = std::fs::read(self.place(place)).unwrap();
-        let opened = EscrowBundle::open(&sealed, &self.identity).unwrap();
-        let find = |kind| opened.items.iter().find(|item| item.kind == kind).map(|item| item.data.to_vec());
-        let header = find(EscrowKind::LuksHeader).map(|packed| zstd::decode_all(packed.as_slice()).unwrap());
-        (find(EscrowKind::RecoveryKey).unwrap(), header)
-    }
-
-    fn old(&self) -> Vec<u8> {
-        self.old_key.expose().as_bytes().to_vec()
-    }
-
-    fn rotate(&self, by_tpm: bool, answers: &dyn Answers) -> Result<(), StepError> {
-        let volume = Volume::of(self)?;
-        let mut ask = || Ok(if by_tpm { Key::Tpm } else { Key::read(&self.old_key.expose().to_uppercase()) });
-        disk::audited(&volume, "root", "disk.rotate-recovery", || disk::rotate(&volume, &mut ask, answers, &mut |_| {}))
-    }
-
-    fn rebind(&self, key: &str) -> Result<(), StepError> {
-        let volume = Volume::of(self)?;
-        let mut ask = || Ok(Key::read(key));
-        disk::audited(&volume, "root", "disk.rebind", || disk::rebind(&volume, &mut ask, &mut |_| {}))
-    }
-
-    /// Two slots, each with its token, the mark of the site, and nothing of an interrupted run.
-    fn is_tidy(&self, has_rotated: bool) {
-        let header = self.header();
-        assert_eq!(header["keyslots"].as_object().unwrap().len(), 2, "{header}");
-        let tokens = self.tokens();
-        let count = |test: &dyn Fn(&Value) -> bool| tokens.iter().filter(|(_, token)| test(token)).count();
-        assert_eq!(count(&|token| token["proven"] == true), 1, "{tokens:?}");
-        assert_eq!(
-            count(&|token| token["type"] == "systemd-tpm2" && token["keyslots"][0].is_string()),
-            1,
-            "{tokens:?}"
-        );
-        assert_eq!(tokens.len(), 2 + usize::from(has_rotated), "{tokens:?}");
-        if has_rotated {
-            let is_right = |token: &Value| {
-                token["holder"] == "recovery-key" && token["keyslots"][0].is_string() && token["replaces"].is_null()
-            };
-            assert_eq!(count(&is_right), 1, "{tokens:?}");
-        }
-        assert!(self.opens_by_tpm());
-        let log = String::from_utf8(std::fs::read(self.place(AUDIT)).unwrap()).unwrap();
-        let verdict = audit::verify(&log, None);
-        assert!(verdict.problems.is_empty() && verdict.records >= 2, "{verdict:?}");
-        let commands = self.lines.borrow();
-        let groups = self.old_key.expose();
-        assert!(commands.iter().all(|line| groups.split('-').all(|group| !line.contains(group))), "a key in argv");
-    }
-
-    fn has_rotated(&self) {
-        self.is_tidy(true);
-        assert!(!self.opens(DEVICE, &self.old()), "the old key still opens");
-        for place in self.escrows() {
-            let (key, header) = self.escrowed(&place);
-            assert!(self.opens(DEVICE, &key), "{place}");
-            assert!(!self.lines.borrow().iter().any(|line| line.contains(std::str::from_utf8(&key).unwrap())));
-            std::fs::create_dir_all(self.place("/other")).unwrap();
-            std::fs::write(self.place("/other/header"), header.unwrap()).unwrap();
-            assert!(self.opens("/other/header", &key) && !self.opens("/other/header", &self.old()), "{place}");
-        }
-        assert!(!self.place("/run/cofferdam/luks-header").exists(), "the copy of the header is left");
-    }
-}
-
-fn ended(status: i32, stderr: &str) -> Output {
-    Output { status, stdout: Zeroizing::default(), stderr: stderr.to_owned() }
-}
-
-impl Host for Bench {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_second(1_750_000_000).unwrap()
-    }
-    fn pause(&self, _: Duration) {
-        panic!("nothing is waited for")
-    }
-    fn run(&self, command: &Command, _: &mut dyn FnMut(&str)) -> Done<Output> {
-        self.alive()?;
-        self.lines.borrow_mut().push(command.to_string());
-        match command.program() {
-            "cryptsetup" => self.cryptsetup(command),
-            "systemd-cryptenroll" => self.enrol(command),
-            "tpm2_getcap" => {
-                let text = format!("TPM2_PT_PERMANENT:\n  inLockout:    {}\n", u8::from(self.is_locked_out.get()));
-                Ok(Output { status: 0, stdout: Zeroizing::new(text.into_bytes()), stderr: String::new() })
-            }
-            other => panic!("{other} is not expected"),
-        }
-    }
-    fn read(&self, path: &Utf8Path) -> Done<Option<Zeroizing<Vec<u8>>>> {
-        self.alive()?;
-        RealHost.read(&self.place(path.as_str()))
-    }
-    fn look(&self, path: &Utf8Path) -> Done<Option<Entry>> {
-        self.alive()?;
-        RealHost.look(&self.place(path.as_str()))
-    }
-    fn list(&self, directory: &Utf8Path) -> Done<Vec<String>> {
-        self.alive()?;
-        RealHost.list(&self.place(directory.as_str()))
-    }
-    fn write(&self, path: &Utf8Path, content: &[u8], mode: u32) -> Done<()> {
-        self.effect(|| RealHost.write(&self.place(path.as_str()), content, mode).unwrap())
-    }
-    fn append(&self, path: &Utf8Path, content: &[u8]) -> Done<()> {
-        let path = self.place(path.as_str());
-        let torn = || RealHost.append(&path, &content[..content.len() / 2]).unwrap();
-        self.effect_or(torn, || RealHost.append(&path, content).unwrap())
-    }
-    fn make_directory(&self, path: &Utf8Path, mode: u32) -> Done<()> {
-        self.effect(|| RealHost.make_directory(&self.place(path.as_str()), mode).unwrap())
-    }
-    fn remove(&self, path: &Utf8Path) -> Done<()> {
-        self.effect(|| RealHost.remove(&self.place(path.as_str())).unwrap())
-    }
-    fn copy(&self, _: &Utf8Path, _: &Utf8Path, _: u32, _: Option<&Digest>) -> Done<()> {
-        panic!("nothing is copied")
-    }
-    fn digest(&self, path: &Utf8Path) -> Done<Option<Digest>> {
-        RealHost.digest(&self.place(path.as_str()))
-    }
-    fn measure_sync(&self, _: &Utf8Path, _: u32) -> Done<Duration> {
-        panic!("the disk is not measured")
-    }
-    fn https_get(&self, _: &HttpsRequest) -> Done<HttpsAnswer> {
-        panic!("nobody is asked")
-    }
-}
-
-/// Somebody who writes the key down.
-#[derive(Default)]
-struct Person(RefCell<Vec<Vec<u8>>>);
-
-impl Answers for Person {
-    fn ask(&self, question: Question) -> Answer {
-        let Question::RecoveryKey(shown) = question;
-        let text = shown.text();
-        self.0.borrow_mut().push(text.as_bytes().to_vec());
-        let group = |number: usize| text.split('-').nth(number - 1).unwrap();
-        let [first, second] = shown.asked();
-        Answer::WrittenDown(shown.confirm([group(first), group(second)]).unwrap())
-    }
-}
+use installer::upgrade::audit;
+use serde_json::json;
 
 /// Crashes before and after each effect of `act` on a new machine, judges what is there then, runs it again and judges that.
 fn at_each_effect(
@@ -429,14 +24,15 @@ fn at_each_effect(
     cut: &dyn Fn(&Bench),
     whole: &dyn Fn(&Bench),
 ) -> usize {
-    let bench = Bench::new(escrow);
+    let site = Bench::new(escrow);
+    let bench = site.copy();
     prepare(&bench);
     act(&bench).unwrap();
     whole(&bench);
     let effects = bench.effects.get();
     for effect in 1..=effects {
         for is_before in [true, false] {
-            let bench = Bench::new(escrow);
+            let bench = site.copy();
             prepare(&bench);
             bench.crash.set(Some((effect, is_before)));
             act(&bench).unwrap_err();
@@ -543,4 +139,72 @@ fn what_cannot_be_done_changes_nothing() {
 
     let records = audit::records(&bench).unwrap();
     assert!(records.iter().any(|record| record.action == "disk.rebind" && record.result == "failed"));
+}
+
+/// The volume that `disk.encrypt` makes, cut off anywhere: the next attempt ends with the slots of the plan.
+#[test]
+fn an_encryption_that_is_cut_off_anywhere_ends_with_the_planned_slots() {
+    let whole = Bench::empty(Escrow::Sealed);
+    whole.install(&Unattended).unwrap();
+    let effects = whole.effects.get();
+    // After one effect is before the next.
+    for effect in (1..=effects).step_by(2) {
+        for is_before in [true, false] {
+            let bench = Bench::empty(Escrow::Sealed);
+            bench.crash.set(Some((effect, is_before)));
+            bench.install(&Unattended).unwrap_err();
+            bench.come_back();
+            bench.install(&Unattended).unwrap_or_else(|error| panic!("effect {effect}, before: {is_before}: {error}"));
+            for (path, content) in [("keyslots", 3), ("tokens", 3)] {
+                assert_eq!(bench.header()[path].as_object().unwrap().len(), content, "{}", bench.header());
+            }
+            assert!(bench.opens(DEVICE, PASSPHRASE.as_bytes()) && bench.opens_by_tpm());
+            let (key, header) = bench.escrowed(&bench.escrows()[0]);
+            assert!(bench.opens(DEVICE, &key));
+            let header = header.unwrap();
+            std::fs::create_dir_all(bench.place("/other")).unwrap();
+            std::fs::write(bench.place("/other/header"), header).unwrap();
+            assert!(bench.opens("/other/header", PASSPHRASE.as_bytes()), "the escrowed header lacks the passphrase");
+        }
+    }
+    assert!(effects > 10, "{effects}");
+}
+
+#[test]
+fn without_its_passphrase_no_disk_is_erased() {
+    let table = [("", "at least 15 characters"), ("hunter2\n", "at least 15 characters")];
+    for (content, expected) in table {
+        let bench = Bench::empty(Escrow::Sealed);
+        std::fs::write(bench.place(PASSPHRASE_FILE), content).unwrap();
+        let error = bench.install(&Unattended).unwrap_err();
+        assert!(error.to_string().contains(expected) && !error.to_string().contains("hunter2"), "{error}");
+        std::fs::remove_file(bench.place(PASSPHRASE_FILE)).unwrap();
+        let error = bench.install(&Unattended).unwrap_err();
+        assert!(error.to_string().contains("there is no file"), "{error}");
+        assert!(std::fs::read(bench.place(DEVICE)).unwrap().iter().all(|byte| *byte == 0), "something was written");
+    }
+}
+
+/// The passphrase opens the volume for a rotation, is not taken for the recovery key, and survives it.
+#[test]
+fn the_passphrase_unlocks_a_rotation_and_survives_it() {
+    let bench = Bench::new(Escrow::Sealed);
+    let text = bench.read_text(PASSPHRASE_FILE.into()).unwrap().unwrap();
+    let volume = Volume::of(&bench).unwrap();
+    let mut ask = || Ok(Key::read(&text));
+    let rotate = || disk::rotate(&volume, &mut ask, &Unattended, &mut |_| {});
+    disk::audited(&volume, "root", "disk.rotate-recovery", rotate).unwrap();
+    bench.has_rotated();
+    bench.tpm.set(2);
+    bench.rebind(PASSPHRASE).unwrap();
+    bench.has_rotated();
+    assert_eq!(
+        bench.header()["tokens"]
+            .as_object()
+            .unwrap()
+            .values()
+            .filter(|token| token["keyslots"] == json!(["2"]))
+            .count(),
+        1
+    );
 }

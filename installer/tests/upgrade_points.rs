@@ -466,6 +466,11 @@ fn a_system_that_does_not_come_up_leads_back_by_itself() {
     assert_eq!(bench.apply(&host).unwrap(), Ended::Committed);
 }
 
+/// The pack with the system.
+fn system(index: &mut Index) -> &mut bundle::index::PackDescriptor {
+    &mut index.packs.iter_mut().find(|pack| pack.system.is_some()).unwrap().descriptor
+}
+
 #[test]
 fn a_system_that_does_not_fit_the_site_is_refused() {
     let bench = Bench::appliance(Variant::System);
@@ -478,9 +483,6 @@ fn a_system_that_does_not_fit_the_site_is_refused() {
         let plan = installer::upgrade::plan::plan(&site, &incoming).unwrap();
         plan.findings.into_iter().find(|finding| finding.id == "upgrade.system").unwrap()
     };
-    fn system(index: &mut Index) -> &mut bundle::index::PackDescriptor {
-        &mut index.packs.iter_mut().find(|pack| pack.system.is_some()).unwrap().descriptor
-    }
     let older = finding(&|index| system(index).system.as_mut().unwrap().version = "0.9.0".to_owned());
     assert!(older.blocks && older.measured.contains("not higher"), "{older:?}");
     let large = finding(&|index| system(index).files[0].size = 2 << 30);

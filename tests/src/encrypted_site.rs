@@ -35,6 +35,10 @@ pub fn asked_groups(screen: &str) -> Vec<usize> {
     screen.lines().filter_map(number).collect()
 }
 
+/// The passphrase of the volume, and where the machine has it until it is installed.
+pub const PASSPHRASE: &str = "correct horse battery staple";
+const PASSPHRASE_FILE: &str = "/root/passphrase";
+
 const NODE: &str = "node-a";
 /// What QEMU's user network gives the machine, see `machines/tree/etc/systemd/network`.
 const ADDRESS: &str = "10.0.2.15";
@@ -54,11 +58,14 @@ pub struct EncryptedSite {
 
 impl EncryptedSite {
     /// A booted machine: the medium mounted at `/media`, the answers in `/root/install.yaml`. The recovery key goes into
-    /// the escrow.
+    /// the escrow, and a passphrase opens the volume, too.
     pub fn bare(sample: &Sample, folder: &Utf8Path) -> Result<Self> {
         let identity = folder.join("escrow-identity.txt");
         let recipient = make_identity(&identity)?;
-        Self::boot(sample, folder, identity, &answers(&format!("escrow-recipients: [{recipient}]")))
+        let keys = format!("escrow-recipients: [{recipient}]\n    passphrase: {{file: {PASSPHRASE_FILE}}}");
+        let mut site = Self::boot(sample, folder, identity, &answers(&keys))?;
+        site.machine.write_file(PASSPHRASE_FILE, "0600", format!("{PASSPHRASE}\n").as_bytes())?;
+        Ok(site)
     }
 
     /// The same, but the recovery key leaves by the screen alone, and the plan is looked at by a person.
@@ -146,12 +153,12 @@ impl EncryptedSite {
 }
 
 /// The answers for the virtual machine: the cheapest key derivation, because the processor is made in software.
-fn answers(recovery_key: &str) -> String {
+fn answers(keys: &str) -> String {
     let token = SERIAL.get(SERIAL.len() - 4..).unwrap_or_default();
     format!(
         "schema-version: 1\nsite: {{name: site-a, fqdn: {FQDN}}}\nnode: {{name: {NODE}, address: {ADDRESS}}}\n\
          storage:\n  disk: {{match: [{{serial: {SERIAL}}}], erase: \"{token}\"}}\n  encryption:\n    mode: luks2\n    \
-         tpm2: require\n    {recovery_key}\n    key-derivation: {{memory-kib: 32, iterations: 4}}\n\
+         tpm2: require\n    {keys}\n    key-derivation: {{memory-kib: 32, iterations: 4}}\n\
          bundle: {{path: /media/bundle.tar.zst, trust: [/media/trust.pub]}}\n\
          # What a processor made in software cannot reach.\naccept: [disk.fsync]\n"
     )

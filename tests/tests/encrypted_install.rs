@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use camino::Utf8Path;
 use serde_json::Value;
-use tests::encrypted_site::{ASK_REGISTRY, EncryptedSite, FQDN, VOLUME, asked_groups, recovery_groups};
+use tests::encrypted_site::{ASK_REGISTRY, EncryptedSite, FQDN, PASSPHRASE, VOLUME, asked_groups, recovery_groups};
 use tests::sample;
 use tests::terminal::key;
 use tests::virtual_machine::{BOOT_LIMIT, LuksHeader, plaintext_search};
@@ -79,6 +79,7 @@ fn the_volume_opens_by_the_tpm_and_its_disk_tells_nothing() {
     pulled_images_are_whole(&mut site);
     all_is_served_from_the_volume(&mut site);
     note(&mut site, began, "registry and containerd serve");
+    the_passphrase_opens(&mut site);
     // The markers that are looked for on the disk below are in the volume's files.
     site.machine.run_ok("grep -rqF 'PRIVATE KEY' /var/lib/cofferdam/data/keystore", MINUTE).unwrap();
     site.machine.run_ok(&format!("grep -rqF {BUNDLE_MARKER} /var/lib/cofferdam/data/registry"), 2 * MINUTE).unwrap();
@@ -92,14 +93,27 @@ fn the_volume_opens_by_the_tpm_and_its_disk_tells_nothing() {
     site.machine.power_off().unwrap();
 
     // The thief's view.
-    let found = plaintext_search(site.disk.path(), &["PRIVATE KEY", BUNDLE_MARKER, &subject, &key]).unwrap();
+    let found =
+        plaintext_search(site.disk.path(), &["PRIVATE KEY", BUNDLE_MARKER, &subject, &key, PASSPHRASE]).unwrap();
     assert!(found.scanned_bytes > 200_000_000, "the data never reached the disk: {found:?}");
     assert!(found.hits.values().all(|hits| *hits == 0), "{found:?}");
     let header = LuksHeader::read(site.disk.path(), 0).unwrap();
     assert!(header.opens_with(key.as_bytes()).unwrap());
     assert!(!header.opens_with(b"wrong").unwrap());
-    // The site's mark.
-    two_slots_and_tokens(&header, 1);
+    assert!(header.opens_with(PASSPHRASE.as_bytes()).unwrap());
+    // The site's mark, and what says which slot is the passphrase's.
+    slots_and_tokens(&header, 2);
+}
+
+/// The passphrase opens its slot in the machine, and `status` says which slot that is.
+fn the_passphrase_opens(site: &mut EncryptedSite) {
+    let script = format!(
+        "set -e
+        printf %s '{PASSPHRASE}' | cryptsetup open --test-passphrase --key-slot 2 --key-file - /dev/vdb
+        if grep -rF '{PASSPHRASE}' /var/lib/cofferdam/*.json* /var/lib/cofferdam/config.yaml /root/*.jsonl; then exit 1; fi
+        /usr/local/bin/cofferdam status | grep -F 'slot 2: passphrase (argon2id)'"
+    );
+    site.machine.run_ok(&script, 2 * MINUTE).unwrap();
 }
 
 /// Whether the console was asked for a key in this boot.
@@ -107,10 +121,10 @@ fn has_asked(site: &mut EncryptedSite) -> bool {
     site.machine.console().unwrap().has_said("Please enter passphrase")
 }
 
-/// One slot for the TPM and one for the recovery key, and so many tokens of ours.
-fn two_slots_and_tokens(header: &LuksHeader, ours: usize) {
+/// One slot for the TPM, one for the recovery key and one for the passphrase, and so many tokens of ours.
+fn slots_and_tokens(header: &LuksHeader, ours: usize) {
     let metadata = header.metadata().unwrap();
-    assert_eq!(metadata["keyslots"].as_object().unwrap().len(), 2, "{metadata}");
+    assert_eq!(metadata["keyslots"].as_object().unwrap().len(), 3, "{metadata}");
     let kinds: Vec<_> =
         metadata["tokens"].as_object().unwrap().values().map(|token| token["type"].as_str().unwrap()).collect();
     assert_eq!(kinds.iter().filter(|kind| **kind == "systemd-tpm2").count(), 1, "{kinds:?}");
@@ -163,7 +177,8 @@ fn slow_another_tpm_is_bound_and_the_recovery_key_changed() {
     assert!(header.opens_with(key.as_bytes()).unwrap());
     assert!(!header.opens_with(old_key.as_bytes()).unwrap(), "the old recovery key still opens");
     // A rotation says by a token of its own which slot is the recovery key's.
-    two_slots_and_tokens(&header, 2);
+    assert!(header.opens_with(PASSPHRASE.as_bytes()).unwrap(), "a rotation leaves the passphrase");
+    slots_and_tokens(&header, 3);
     note(&mut site, began, "the recovery key is another one");
 }
 
@@ -183,7 +198,7 @@ fn slow_a_cluster_comes_up_on_the_encrypted_volume() {
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["fqdn"], FQDN);
     assert_eq!(status["encryption"], "luks2", "{status}");
-    assert_eq!(status["data-volume"]["key-slots"].as_array().unwrap().len(), 2, "{status}");
+    assert_eq!(status["data-volume"]["key-slots"].as_array().unwrap().len(), 3, "{status}");
     assert_eq!(status["nodes"][0]["ready"], true, "{status}");
 }
 

@@ -1,5 +1,5 @@
 //! The real program in a pseudo terminal, on this machine: sizes, looks and lines that drop. Nothing is installed.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::process::Command;
 use std::time::{Duration, Instant};

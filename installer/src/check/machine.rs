@@ -1,7 +1,6 @@
-//! Checks of the machine: processor, memory, system, firmware, TPM, kernel, clock.
+//! Checks of the machine: processor, memory, system, firmware, TPM, kernel.
 
 use bundle::index::{Architecture, Index};
-use jiff::Timestamp;
 
 use super::{Finding, Outcome, pass_or};
 use crate::config::{Encryption, InstallConfig, Tpm2};
@@ -28,7 +27,6 @@ pub(super) fn findings(config: &InstallConfig, facts: &Facts, index: Option<&Ind
     findings.push(modules(config, facts));
     findings.push(cgroup(facts));
     findings.push(swap(facts));
-    findings.extend(clock(facts, index));
     findings
 }
 
@@ -295,30 +293,4 @@ fn swap(facts: &Facts) -> Finding {
         };
         (Outcome::Fail, areas.iter().map(area).collect::<Vec<_>>().join(", "))
     })
-}
-
-fn clock(facts: &Facts, index: Option<&Index>) -> Vec<Finding> {
-    let created = index.and_then(|index| index.created.as_ref());
-    let hint = "set the clock (`timedatectl set-time`) and the time zone of the hardware clock";
-    let dates = (created.map(|text| text.parse::<Timestamp>()), facts.probed_at.parse::<Timestamp>());
-    let sane = if let (Some(Ok(created)), Ok(now)) = dates {
-        Finding::new(
-            "time.sane",
-            pass_or(now >= created, Outcome::Fail),
-            format!("the clock says {now:.0}"),
-            format!("not before the bundle was made, {created:.0}"),
-            hint,
-        )
-    } else {
-        let why = if index.is_none() { "the bundle was not read" } else { "the bundle does not tell when it was made" };
-        Finding::new("time.sane", Outcome::Unknown, why, "not before the bundle was made", hint)
-    };
-    let hint = "name an NTP server of this network in /etc/systemd/timesyncd.conf, or run chrony";
-    let skew = Finding::of("time.skew", &facts.machine.clock_synchronised, "kept by a time service", hint, |found| {
-        (
-            pass_or(*found, Outcome::Warn),
-            if *found { "synchronised" } else { "no time service keeps the clock" }.to_owned(),
-        )
-    });
-    vec![sane, skew]
 }

@@ -7,6 +7,7 @@ mod machine;
 mod network;
 mod report;
 mod storage;
+mod time;
 
 use bundle::index::Index;
 use schemars::JsonSchema;
@@ -154,6 +155,7 @@ fn pass_or(holds: bool, otherwise: Outcome) -> Outcome {
 pub fn run(config: &InstallConfig, facts: &Facts, index: Option<&Index>) -> Report {
     let mut findings = vec![site_absent(facts)];
     findings.extend(machine::findings(config, facts, index));
+    findings.extend(time::findings(config, facts, index));
     findings.extend(storage::findings(config, facts, index));
     findings.extend(network::findings(config, facts));
     for finding in &mut findings {

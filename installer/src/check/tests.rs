@@ -10,6 +10,7 @@ use crate::facts::kernel::{Cgroup, Feature, Kernel, Presence};
 use crate::facts::machine::{Firmware, Machine, Processor, System, TOOLS, Tool, Tpm};
 use crate::facts::network::{Adapter, Address, Listener, Name, Network, Route};
 use crate::facts::storage::{Filesystem, Space};
+use crate::facts::time::{ServerTime, TimeServer};
 use crate::facts::{Facts, Installed, Probed, Probed::Known};
 use crate::layout;
 
@@ -55,6 +56,18 @@ fn filesystem(path: &str, gib: u64) -> Filesystem {
     Filesystem { path: path.to_owned(), space: Known(space) }
 }
 
+/// A server that is so many microseconds ahead, or does not answer.
+fn server(name: &str, offset: Option<i64>) -> TimeServer {
+    let time = |offset_microseconds| ServerTime {
+        address: "192.0.2.123".parse().unwrap(),
+        stratum: 2,
+        offset_microseconds,
+        delay_microseconds: 400,
+    };
+    let time = offset.map_or_else(|| Probed::unknown("no answer within 3 s"), |offset| Known(time(offset)));
+    TimeServer { name: name.to_owned(), time }
+}
+
 fn good_facts() -> Facts {
     Facts {
         schema_version: 1,
@@ -95,6 +108,7 @@ fn good_facts() -> Facts {
                 .to_vec(),
         },
         network: Network {
+            time_servers: vec![server("192.0.2.123", Some(800))],
             adapters: Known(vec![Adapter {
                 is_hardware: true,
                 mac: None,
@@ -181,6 +195,28 @@ fn adapter(case: &mut Case) -> &mut Adapter {
     &mut adapters[0]
 }
 
+/// NTP servers of the host, by what they answer.
+fn ntp(case: &mut Case, offsets: &[Option<i64>]) {
+    let servers = (1..).zip(offsets).map(|(number, offset)| server(&format!("192.0.2.{number}"), *offset));
+    case.facts.network.time_servers = servers.collect();
+}
+
+/// So many NTP servers in the configuration, by what they answer.
+fn own_ntp(case: &mut Case, offsets: &[Option<i64>], count: u8) {
+    ntp(case, offsets);
+    case.config.network = Some(config::Network {
+        adapters: vec!["eth0".to_owned()],
+        bond: config::Bond::default(),
+        vlan: None,
+        mtu: None,
+        addresses: Vec::new(),
+        gateways: Vec::new(),
+        name_servers: Vec::new(),
+        search_domains: Vec::new(),
+        time_servers: (1..=count).map(|number| format!("192.0.2.{number}")).collect(),
+    });
+}
+
 fn feature(case: &mut Case, name: &str, presence: Probed<Presence>) {
     case.facts.kernel.features.iter_mut().find(|feature| feature.name == name).unwrap().presence = presence;
 }
@@ -234,7 +270,18 @@ const TABLE: &[Row] = &[
     ("swap", |c| c.facts.swap = Known(vec![Swap { path: "/dev/sda2".to_owned(), encrypted: Known(false) }]), "swap", Outcome::Fail, true),
     ("a clock of last year", |c| c.facts.probed_at = "2025-11-23T12:00:00Z".to_owned(), "time.sane", Outcome::Fail, true),
     ("a bundle without a date", |c| c.index.created = None, "time.sane", Outcome::Unknown, false),
-    ("no time service", |c| c.facts.machine.clock_synchronised = Known(false), "time.skew", Outcome::Warn, false),
+    ("no time service", |c| {
+        c.facts.network.time_servers.clear();
+        c.facts.machine.clock_synchronised = Known(false);
+    }, "time.skew", Outcome::Warn, false),
+    ("a time server that does not answer", |c| ntp(c, &[None]), "time.skew", Outcome::Warn, false),
+    ("one of two time servers", |c| ntp(c, &[Some(-900), None]), "time.skew", Outcome::Pass, false),
+    ("a clock that is a second behind", |c| ntp(c, &[Some(1_000_001)]), "time.skew", Outcome::Fail, true),
+    ("a clock that is an hour ahead", |c| ntp(c, &[Some(200), Some(-3_600_000_000)]), "time.skew", Outcome::Fail, true),
+    ("time servers that disagree", |c| ntp(c, &[Some(700_000), Some(-700_000)]), "time.skew", Outcome::Fail, true),
+    ("one of two configured time servers", |c| own_ntp(c, &[Some(-900), None], 2), "time.skew", Outcome::Warn, false),
+    ("configured time servers", |c| own_ntp(c, &[Some(-900), Some(900)], 2), "time.skew", Outcome::Pass, false),
+    ("a configured time server that was not asked", |c| own_ntp(c, &[], 1), "time.skew", Outcome::Unknown, false),
     ("disk in use", |c| disks(c)[1].in_use = Some("sdb1 is mounted at /srv".to_owned()), "disk.in-use", Outcome::Fail, true),
     ("disk with leftovers", |c| disks(c)[1].contents = vec!["ext4 filesystem".to_owned()], "disk.in-use", Outcome::Warn, false),
     ("disk is the medium", |c| disks(c)[1].is_medium = true, "disk.medium", Outcome::Fail, true),

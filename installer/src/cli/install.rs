@@ -110,5 +110,6 @@ pub(super) fn check(config: &InstallConfig, json: bool) -> Outcome {
         print(&report.to_text())?;
     }
     prepare::refuse_findings(&report)?;
-    Ok(prepare::refuse_certificate(&host, config)?)
+    prepare::refuse_certificate(&host, config)?;
+    Ok(prepare::refuse_passphrase(&host, config)?)
 }

@@ -6,6 +6,7 @@
 pub mod example;
 mod network;
 mod rules;
+mod secret_source;
 
 use std::net::IpAddr;
 
@@ -151,9 +152,13 @@ pub enum Encryption {
         /// Tell the disk which blocks are free. Reveals usage patterns; off unless asked for.
         #[serde(default)]
         discards: bool,
-        /// Cost of the recovery key's slot.
+        /// Cost of the recovery key's slot, and of the passphrase's.
         #[serde(default)]
         key_derivation: KeyDerivation,
+        /// A passphrase that opens the volume, too: one line of at least 15 ASCII characters in a file that only root can
+        /// read. For an appliance the file may lie on the medium or on the volume with the answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        passphrase: Option<SecretSource>,
     },
     /// No encryption. The token must be spelled out, and the choice is recorded in the site's state and status.
     None {
@@ -174,7 +179,7 @@ pub enum Tpm2 {
     Auto,
     /// It must have one.
     Require,
-    /// Never: the recovery key is typed at each boot.
+    /// Never: the recovery key, or the passphrase, is typed at each boot.
     Off,
 }
 
@@ -207,7 +212,7 @@ pub struct BundleSource {
 }
 
 /// Where a secret is to be found. The configuration never holds one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct SecretSource {
     /// A file that only root can read.
@@ -363,6 +368,14 @@ impl InstallConfig {
     /// The JSON Schema of `install.yaml`.
     pub fn json_schema() -> schemars::Schema {
         schemars::schema_for!(Self)
+    }
+
+    /// The file with a passphrase that opens the data volume.
+    pub fn passphrase_file(&self) -> Option<&Utf8Path> {
+        match &self.storage.encryption {
+            Encryption::Luks2 { passphrase: Some(source), .. } => Some(&source.file),
+            Encryption::Luks2 { passphrase: None, .. } | Encryption::None { .. } => None,
+        }
     }
 
     /// Whether somebody has to be at a terminal: the recovery key leaves by no other way than the screen.

@@ -187,7 +187,14 @@ fn storage_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static st
         }
     }
     match &config.storage.encryption {
-        Encryption::Luks2 { escrow_recipients, escrow_directory, show_recovery_key, key_derivation, .. } => {
+        Encryption::Luks2 {
+            escrow_recipients,
+            escrow_directory,
+            show_recovery_key,
+            key_derivation,
+            passphrase,
+            ..
+        } => {
             if config.storage.disk.is_none() {
                 problem("storage.disk", "is missing: an encrypted data volume needs a disk of its own".to_owned());
             }
@@ -214,6 +221,15 @@ fn storage_problems(config: &InstallConfig, problem: &mut impl FnMut(&'static st
                 problem(
                     "storage.encryption.key-derivation",
                     "wants 32 to 4194304 KiB and at least 4 iterations".to_owned(),
+                );
+            }
+            if let Some(source) = passphrase
+                && !source.file.is_absolute()
+            {
+                // It is read again by a run that goes on after a crash, from another directory.
+                problem(
+                    "storage.encryption.passphrase",
+                    format!("wants the whole path of a file, not {}", source.file),
                 );
             }
         }

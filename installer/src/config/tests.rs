@@ -33,6 +33,7 @@ const BROKEN: &[(&str, &str, &str)] = &[
     (RECIPIENTS, "", "storage.encryption.escrow-recipients: is empty"),
     (RECIPIENTS, "    escrow-directory: /media\n    show-recovery-key: true\n", "there is no escrow to copy"),
     ("iterations: 4", "iterations: 1", "storage.encryption.key-derivation"),
+    ("# passphrase: { file: /root/passphrase }", "passphrase: { file: passphrase }", "wants the whole path of a file"),
     ("    - /media/cofferdam/trust.pub", "    []", "bundle.trust: names no key"),
     ("algorithm: ecdsa-p256", "algorithm: dsa", "\"dsa\" is not one of"),
     ("service-cidr: 10.96.0.0/12", "service-cidr: 10.240.0.0/12", "overlap"),
@@ -110,6 +111,20 @@ fn the_recovery_key_leaves_by_the_escrow_or_by_the_screen() {
         assert_eq!(config.needs_a_person(), needs_a_person, "{by}");
         assert_eq!(parse(&config.to_yaml().unwrap()).unwrap(), config);
     }
+}
+
+/// Somebody may write it where its file is to be named; the error, which is shown and logged, does not repeat it.
+#[test]
+fn a_secret_in_the_place_of_its_file_is_not_repeated() {
+    for secret in ["correct horse battery", "271828182845904523", "-2718281828", "2.718281828459", "[correct horse]"] {
+        let text = EXAMPLE.replace("# passphrase: { file: /root/passphrase }", &format!("passphrase: {secret}"));
+        let error = parse(&text).unwrap_err().to_string();
+        assert!(error.contains("file") && !error.contains("horse") && !error.contains("718281828"), "{error}");
+    }
+    let text = EXAMPLE.replace("# passphrase: {", "passphrase: { text: x,");
+    assert!(parse(&text).unwrap_err().to_string().contains("unknown field `text`"));
+    let text = EXAMPLE.replace("# passphrase: {", "passphrase: {");
+    assert_eq!(parse(&text).unwrap().passphrase_file(), Some("/root/passphrase".into()));
 }
 
 #[test]

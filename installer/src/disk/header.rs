@@ -17,6 +17,8 @@ pub(super) const RECOVERY: &str = "recovery-key";
 pub(super) const PENDING: &str = "new-recovery-key";
 /// The TPM is being bound anew: `keyslots` and `tokens` are the old binding, `before` all slots that were there.
 pub(super) const OLD_TPM: &str = "old-tpm";
+/// The slot is that of a passphrase which the installation was given.
+pub(super) const PASSPHRASE: &str = "passphrase";
 /// LUKS2 has at most 32 of each.
 const MOST: u32 = 32;
 
@@ -48,6 +50,11 @@ impl Header {
     /// Whether it has the mark of this site.
     pub(super) fn is_of(&self, site: &str) -> bool {
         self.tokens.values().any(|token| token["type"] == TOKEN && token["site"] == site)
+    }
+
+    /// The slots of passphrases.
+    pub(crate) fn passphrase_slots(&self) -> impl Iterator<Item = &str> {
+        self.held(PASSPHRASE).flat_map(|(_, token)| strings(&token["keyslots"]))
     }
 
     pub(super) fn slots(&self) -> impl Iterator<Item = (&str, &Value)> {
@@ -92,7 +99,8 @@ impl Header {
         }
     }
 
-    pub(super) fn free_slot(&self) -> Result<String, StepError> {
+    /// The first number that no slot has.
+    pub(crate) fn free_slot(&self) -> Result<String, StepError> {
         free(&self.slots, "key slot")
     }
 
@@ -149,6 +157,7 @@ pub(crate) fn holders(metadata: &Value) -> Vec<(String, &'static str)> {
             "a new recovery key: `cofferdam disk rotate-recovery` was interrupted"
         }
         slot if names(slot, RECOVERY) || recovery.as_deref() == Some(slot) => "recovery key",
+        slot if names(slot, PASSPHRASE) => "passphrase",
         _ => "added by hand",
     };
     header.slots.keys().map(|slot| (slot.clone(), name(slot))).collect()
@@ -192,5 +201,9 @@ mod tests {
             (vec!["recovery key", "TPM 2.0", "added by hand"], Some("0".to_owned()))
         );
         assert_eq!(named(json!({"0": tpm})).1, None, "two slots come into question");
+        assert_eq!(
+            named(json!({"0": tpm, "1": ours("passphrase", &["2"])})),
+            (vec!["recovery key", "TPM 2.0", "passphrase"], Some("0".to_owned()))
+        );
     }
 }

@@ -1,8 +1,8 @@
-//! The key slots of an installed site's data volume: a new recovery key, a new binding to the TPM.
+//! The key slots of the data volume: a passphrase at the installation, later a new recovery key, a new binding to the TPM.
 //!
 //! Invariant: what a slot is for stands in the LUKS2 header itself, in tokens of our type, before the slot is made. So a
 //! crash at any point leaves a volume that a recovery key opens which is in the escrow (or on paper), and the same command
-//! run again finishes or begins anew without a slot that belongs to nobody. Called by `cofferdam disk`.
+//! run again finishes or begins anew without a slot that belongs to nobody. Called by `cofferdam disk` and `disk.encrypt`.
 
 mod header;
 mod rebind;
@@ -21,7 +21,7 @@ use crate::config::{self, Encryption, InstallConfig, KeyDerivation};
 use crate::host::{Command, Host, HostExt};
 use crate::layout;
 use crate::plan::{Action, Plan};
-use crate::step::StepError;
+use crate::step::{StepError, key_derivation_arguments};
 
 /// A slot's key is derived slowly on purpose.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -186,6 +186,42 @@ pub fn audited<T>(
             Err(error)
         }
     }
+}
+
+/// Gives a key that people type a slot of its own. Both keys go through stdin, the present one by its length.
+pub(crate) fn add_key(
+    host: &dyn Host,
+    device: &str,
+    unlock: &Key,
+    (slot, key): (&str, &[u8]),
+    cost: KeyDerivation,
+) -> Result<(), StepError> {
+    let mut input = Zeroizing::new(Vec::with_capacity(1024));
+    let mut add =
+        cryptsetup(["luksAddKey", "--batch-mode", "--new-key-slot", slot]).args(key_derivation_arguments(cost));
+    match unlock {
+        Key::Tpm => add = add.args(["--token-type", "systemd-tpm2", "--token-only"]),
+        Key::Known(secret) => {
+            add = add.args(["--key-file", "-", "--keyfile-size", &secret.len().to_string()]);
+            input.extend_from_slice(secret);
+        }
+    }
+    input.extend_from_slice(key);
+    host.must(&add.args([device, "-"]).stdin(input.as_slice()))?;
+    Ok(())
+}
+
+/// Says in the header that a slot is that of a passphrase.
+pub(crate) fn name_passphrase(host: &dyn Host, device: &str, slot: &str) -> Result<(), StepError> {
+    let id = Header::read(host, device)?.free_token()?;
+    header::put_token(host, device, &id, &header::token(header::PASSPHRASE, &[slot]))
+}
+
+/// Whether a key opens this slot.
+pub(crate) fn opens_slot(host: &dyn Host, device: &str, slot: &str, key: &[u8]) -> Result<bool, StepError> {
+    let open =
+        cryptsetup(["open", "--test-passphrase", "--type", "luks2", "--key-slot", slot, "--key-file", "-", device]);
+    Ok(host.run(&open.stdin(key), &mut |_| {})?.success())
 }
 
 fn cryptsetup<const N: usize>(arguments: [&str; N]) -> Command {

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::header::{PENDING, RECOVERY, put_token, remove_token, strings, token};
-use super::{HEADER, Header, Key, Volume, copy_header, cryptsetup, escrow_place, kill_slot, state};
+use super::{HEADER, Header, Key, Volume, add_key, copy_header, escrow_place, kill_slot, state};
 use crate::engine::question::Answers;
 use crate::host::{Host, HostExt};
-use crate::step::{StepError, ask_to_write_down, key_derivation_arguments, sealed_disk_escrow};
+use crate::step::{StepError, ask_to_write_down, sealed_disk_escrow};
 
 const BOOT: &str = "/run/cofferdam/boot";
 
@@ -55,7 +55,9 @@ pub fn rotate(
     let mut announced = token(PENDING, &[]);
     announced["slot"] = json!(slot);
     put_token(host, device, &id, &announced)?;
-    if let Err(error) = add(volume, &unlock, &key, &slot).and_then(|()| hand_over(volume, &key, &slot, answers, say)) {
+    let text = key.expose();
+    let added = add_key(host, device, &unlock, (&slot, text.as_bytes()), volume.key_derivation);
+    if let Err(error) = added.and_then(|()| hand_over(volume, &key, &slot, answers, say)) {
         // The rotation begins anew the next time in any case.
         let _ = volume.header().and_then(|header| discard(host, device, &header, &id, &announced));
         return Err(error);
@@ -67,24 +69,6 @@ pub fn rotate(
     take_over(host, device, &id, &old)?;
     say("removing the old recovery key");
     finish(host, device)
-}
-
-/// The new key into its slot. Both keys go through stdin, the present one by its length.
-fn add(volume: &Volume, unlock: &Key, key: &certs::RecoveryKey, slot: &str) -> Result<(), StepError> {
-    let text = key.expose();
-    let mut input = Zeroizing::new(Vec::with_capacity(1024));
-    let mut add = cryptsetup(["luksAddKey", "--batch-mode", "--new-key-slot", slot])
-        .args(key_derivation_arguments(volume.key_derivation));
-    match unlock {
-        Key::Tpm => add = add.args(["--token-type", "systemd-tpm2", "--token-only"]),
-        Key::Known(secret) => {
-            add = add.args(["--key-file", "-", "--keyfile-size", &secret.len().to_string()]);
-            input.extend_from_slice(secret);
-        }
-    }
-    input.extend_from_slice(text.as_bytes());
-    volume.host.must(&add.args([volume.device.as_str(), "-"]).stdin(input.as_slice()))?;
-    Ok(())
 }
 
 /// Proof that the key opens its slot; then it is shown if the configuration says so.

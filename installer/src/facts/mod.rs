@@ -12,6 +12,7 @@ pub mod machine;
 pub mod network;
 pub mod speed;
 pub mod storage;
+pub mod time;
 
 pub(crate) use speed::slowness;
 
@@ -83,6 +84,8 @@ pub struct Questions {
     pub address: Option<IpAddr>,
     /// The virtual address: whether a machine answers for it.
     pub vip: Option<IpAddr>,
+    /// NTP servers that are asked; empty: those of this host's own time service.
+    pub time_servers: Vec<String>,
     /// Files and directories whose filesystems are looked at besides `/` and `/var/lib/cofferdam`.
     pub paths: Vec<Utf8PathBuf>,
     /// Where small durable writes are measured, if they are; the nearest directory that exists is taken.
@@ -103,6 +106,7 @@ impl Questions {
             fqdn: Some(config.site.fqdn.clone()),
             address: Some(config.node.address),
             vip: config.site.vip,
+            time_servers: config.network.as_ref().map(|network| network.time_servers.clone()).unwrap_or_default(),
             paths,
             // A disk that will be erased holds no filesystem to measure on, and another disk would tell nothing.
             sync_directory: matches!(config.storage.encryption, Encryption::None { .. }).then(|| layout::DATA.into()),
@@ -158,16 +162,19 @@ impl Facts {
         let mut paths = vec![Utf8PathBuf::from("/"), layout::HOME.into()];
         paths.extend(questions.paths.iter().cloned());
         paths.dedup();
+        let machine = machine::probe(host);
+        let mut network = network::probe(host, questions);
+        network.time_servers = time::probe(host, questions, &machine);
         Self {
             schema_version: SCHEMA_VERSION,
             probed_at: host.now().to_string(),
-            machine: machine::probe(host),
+            machine,
             disks,
             swap,
             filesystems: paths.iter().map(|path| storage::filesystem(host, path)).collect(),
             sync_microseconds: storage::sync(host, questions.sync_directory.as_deref()),
             kernel,
-            network: network::probe(host, questions),
+            network,
             tools: machine::tools(host),
             slowness: speed::slowness(host),
             installed: installed(host),

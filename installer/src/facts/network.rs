@@ -15,6 +15,9 @@ use crate::network::Cidr;
 pub struct Network {
     /// All adapters.
     pub adapters: Probed<Vec<Adapter>>,
+    /// NTP servers that were asked.
+    #[serde(default)]
+    pub time_servers: Vec<super::time::TimeServer>,
     /// The main routing tables of both protocols.
     pub routes: Probed<Vec<Route>>,
     /// Name servers, from `/etc/resolv.conf`.
@@ -126,6 +129,7 @@ pub(super) fn probe(host: &dyn Host, questions: &Questions) -> Network {
     };
     let none = || Probed::unknown("no address was asked for");
     Network {
+        time_servers: Vec::new(),
         routes: routes(host).into(),
         name_servers: text(host, "/etc/resolv.conf").map(|text| parse_resolv(&text.unwrap_or_default())).into(),
         listeners: listeners(host).into(),

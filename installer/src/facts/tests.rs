@@ -18,6 +18,7 @@ fn this_machine() {
         fqdn: Some("localhost".to_owned()),
         address: Some("127.0.0.1".parse().unwrap()),
         vip: None,
+        time_servers: Vec::new(),
         paths: vec!["/no/such/bundle.tar.zst".into()],
         sync_directory: Some(std::env::temp_dir().join("not-there-yet").to_str().unwrap().into()),
     };

@@ -5,13 +5,15 @@
 //! simulated host of the tests, which can crash at the n-th effect. Called by `facts/`, `engine/` and `step/`.
 
 mod https;
+mod ntp;
 pub mod real;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use camino::{Utf8Path, Utf8PathBuf};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
 
 /// What a host can do for us. All paths are absolute.
@@ -86,6 +88,9 @@ pub trait Host {
 
     /// A GET over TLS with full verification of the server by name; the answer's body is cut at 1 MiB.
     fn https_get(&self, request: &HttpsRequest) -> Result<HttpsAnswer, HostError>;
+
+    /// Asks NTP servers for the time, all at once; the answers stand in the order of the requests. No clock is set.
+    fn ask_time(&self, requests: &[TimeRequest]) -> Vec<Result<TimeAnswer, HostError>>;
 }
 
 /// What lies at a path.
@@ -279,6 +284,30 @@ pub struct HttpsAnswer {
     pub protocol: String,
 }
 
+/// A question to an NTP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeRequest {
+    /// Name or address.
+    pub server: String,
+    /// UDP port.
+    pub port: u16,
+    /// From the first question to the answer.
+    pub limit: Duration,
+}
+
+/// What an NTP server says of the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TimeAnswer {
+    /// The address that answered.
+    pub address: IpAddr,
+    /// How many servers away from a clock, 1 to 15.
+    pub stratum: u8,
+    /// How far the server is ahead of this machine.
+    pub offset: SignedDuration,
+    /// How long question and answer were on their way.
+    pub delay: Duration,
+}
+
 /// An effect that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -342,6 +371,14 @@ pub enum HostError {
         /// Why it failed.
         reason: String,
     },
+    /// A question for the time.
+    #[error("the NTP server {server}: {reason}")]
+    Time {
+        /// Whom we asked.
+        server: String,
+        /// Why there is no answer.
+        reason: String,
+    },
     /// The simulated host of the tests lost power.
     #[error("the host lost power")]
     PowerLost,
@@ -357,6 +394,7 @@ impl HostError {
             Self::TimedOut { .. } => "command-timed-out",
             Self::Failed { .. } => "command-failed",
             Self::Https { .. } => "https",
+            Self::Time { .. } => "time",
             Self::PowerLost => "power-lost",
         }
     }

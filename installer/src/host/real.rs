@@ -15,7 +15,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::{Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output};
+use super::{Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output, TimeAnswer, TimeRequest};
 
 const READ_LIMIT: u64 = 64 << 20;
 const STDOUT_LIMIT: usize = 64 << 20;
@@ -205,6 +205,10 @@ impl Host for RealHost {
 
     fn https_get(&self, request: &HttpsRequest) -> Result<HttpsAnswer, HostError> {
         super::https::get(request)
+    }
+
+    fn ask_time(&self, requests: &[TimeRequest]) -> Vec<Result<TimeAnswer, HostError>> {
+        super::ntp::ask_all(requests)
     }
 }
 

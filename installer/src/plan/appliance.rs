@@ -145,7 +145,7 @@ pub(super) fn prepare(
         },
     );
     let data = Disk { path: layout::partition(&disk.path, 6), ..disk.clone() };
-    let title = format!("Encrypt {} and prove that it opens", data.path);
+    let title = super::encryption_title(config, &data);
     steps.add(
         "disk.encrypt",
         &title,
@@ -161,6 +161,7 @@ pub(super) fn prepare(
             escrow_recipients: escrow_recipients.clone(),
             escrow_directory: escrow_directory.clone(),
             show_recovery_key: *show_recovery_key,
+            passphrase: config.passphrase_file().map(Into::into),
         },
     );
     steps.add("target.mount", "Mount the data volume of the disk", 2, 120, Action::MountTarget { device: data.path });

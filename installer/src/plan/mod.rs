@@ -161,7 +161,7 @@ pub enum Action {
         /// of an appliance, and one that an interrupted run has made is kept when the TPM opens it.
         #[serde(default)]
         signed_pcrs: Vec<u8>,
-        /// argon2id cost of the recovery key's slot.
+        /// argon2id cost of the recovery key's slot, and of the passphrase's.
         key_derivation: KeyDerivation,
         /// age recipients.
         escrow_recipients: Vec<String>,
@@ -171,6 +171,10 @@ pub enum Action {
         /// The recovery key is shown on the console, and two groups of it are typed back.
         #[serde(default)]
         show_recovery_key: bool,
+        /// The file with a passphrase that gets a slot of its own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        #[schemars(with = "Option<String>")]
+        passphrase: Option<Utf8PathBuf>,
     },
     /// Makes the partitions of an appliance's disk.
     PartitionDisk {
@@ -685,6 +689,7 @@ fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> 
             show_recovery_key,
             discards,
             key_derivation,
+            passphrase: _,
         } => {
             let disk = machine.disk.clone().ok_or_else(|| PlanError::Disk {
                 why: "storage.disk is missing: an encrypted data volume needs a disk of its own".to_owned(),
@@ -695,7 +700,7 @@ fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> 
                 Tpm2::Off => false,
                 Tpm2::Auto | Tpm2::Require => machine.tpm2,
             };
-            let title = format!("Encrypt {} and prove that it opens", disk.path);
+            let title = encryption_title(config, &disk);
             steps.add(
                 "disk.encrypt",
                 &title,
@@ -711,6 +716,7 @@ fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> 
                     escrow_recipients: escrow_recipients.clone(),
                     escrow_directory: escrow_directory.clone(),
                     show_recovery_key: *show_recovery_key,
+                    passphrase: config.passphrase_file().map(Utf8Path::to_owned),
                 },
             );
             let volume = Volume::Encrypted { tpm2, discards: *discards };
@@ -722,6 +728,14 @@ fn data_volume(config: &InstallConfig, machine: &Machine, steps: &mut Steps) -> 
             steps.add("data.mount", "Make the data directory (not encrypted)", 1, 60, Action::MountData { volume });
             Ok((Vec::new(), (Vec::new(), None)))
         }
+    }
+}
+
+/// The title of `disk.encrypt`.
+fn encryption_title(config: &InstallConfig, disk: &Disk) -> String {
+    match config.passphrase_file() {
+        None => format!("Encrypt {} and prove that it opens", disk.path),
+        Some(_) => format!("Encrypt {} (passphrase) and prove it", disk.path),
     }
 }
 

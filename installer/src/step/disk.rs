@@ -2,12 +2,13 @@
 //!
 //! Nothing is kept on the volume before this step is done, so an attempt that was cut off starts from the beginning.
 //! The recovery key is the key that formats: there is no other key to wipe afterwards. It exists in this process's
-//! memory, encrypted in the escrow, and on the screen of the ceremony; it reaches cryptsetup through stdin.
+//! memory, encrypted in the escrow, and on the screen of the ceremony; it reaches cryptsetup through stdin. A passphrase gets
+//! its slot before the header is copied to the escrow (`passphrase.rs`).
 
 use camino::Utf8Path;
 use serde_json::{Value, json};
 
-use super::{Context, Report, StepError, escrow};
+use super::{Context, Report, StepError, escrow, passphrase};
 use crate::config::KeyDerivation;
 use crate::engine::event::Progress;
 use crate::engine::question::{Answer, Answers, Question, RecoveryKeyShown};
@@ -76,15 +77,19 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         escrow_recipients,
         escrow_directory,
         show_recovery_key,
+        passphrase: passphrase_file,
     } = &context.step.action
     else {
         return Ok(());
     };
     let mut say = |text: &str| report(Progress::Note { text: text.to_owned() });
+    // Before anything is erased.
+    let passphrase = passphrase_file.as_deref().map(|path| passphrase::read(context, path)).transpose()?;
+    let passphrase = passphrase.as_ref().map(|text| text.as_bytes());
     if is_appliance(context) {
-        if *tpm2 && keep(context, disk)? {
+        if *tpm2 && keep(context, disk, passphrase)? {
             say("the volume of an interrupted installation is kept: the TPM opened it");
-            return Ok(());
+            return passphrase::forget(context);
         }
         super::target::release(context)?;
     }
@@ -95,18 +100,7 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
     let secret = text.as_bytes();
 
     say("formatting");
-    context.must("wipefs", ["--all", "--quiet", &disk.path])?;
-    let format = Command::new("cryptsetup")
-        .args(["luksFormat", "--batch-mode", "--type", "luks2", "--cipher", CIPHER])
-        .args(["--key-size".to_owned(), KEY_BITS.to_string(), "--hash".to_owned(), "sha256".to_owned()])
-        .args(["--label", "cofferdam-data"])
-        .args(["--luks2-keyslots-size", KEY_SLOTS_AREA, "--offset", DATA_OFFSET])
-        .args(derivation(*key_derivation))
-        .args(["--key-file", "-", &disk.path])
-        .stdin(secret)
-        .limit(context.limit());
-    context.host.must(&format)?;
-
+    format(context, disk, *key_derivation, secret)?;
     if *tpm2 {
         say("enrolling the TPM");
         let enrol = Command::new("systemd-cryptenroll")
@@ -117,6 +111,13 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
             .limit(context.limit());
         context.host.must(&enrol)?;
     }
+    let slot = match passphrase {
+        Some(passphrase) => {
+            say("adding the passphrase");
+            Some((passphrase::add(context, disk, secret, passphrase, *key_derivation)?, passphrase))
+        }
+        None => None,
+    };
 
     if !escrow_recipients.is_empty() {
         say("escrowing the recovery key");
@@ -134,13 +135,17 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         context.must(SYSTEMD_CRYPTSETUP, ["attach", layout::VOLUME, &disk.path, "-", "tpm2-device=auto,headless=1"])?;
         close(context)?;
     }
+    if let Some((slot, passphrase)) = &slot {
+        say("proof: opening with the passphrase");
+        passphrase::prove(context, disk, slot, passphrase)?;
+    }
     say("proof: opening with the recovery key");
     let open = Command::new("cryptsetup")
         .args(["open", "--type", "luks2", "--key-file", "-", &disk.path, layout::VOLUME])
         .stdin(secret)
         .limit(context.limit());
     context.host.must(&open)?;
-    prove_header(&metadata(context, &disk.path)?, *tpm2)?;
+    prove_header(&metadata(context, &disk.path)?, *tpm2, slot.as_ref().map(|(slot, _)| slot.as_str()))?;
 
     if *show_recovery_key {
         say("waiting for the operator: the recovery key is shown on the console of the installation");
@@ -156,12 +161,32 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
         .stdin(token.to_string())
         .limit(context.limit());
     context.host.must(&import)?;
+    // Only now: until the token is there another attempt needs it.
+    passphrase::forget(context)
+}
+
+fn format(context: &Context, disk: &Disk, cost: KeyDerivation, secret: &[u8]) -> Result<(), StepError> {
+    context.must("wipefs", ["--all", "--quiet", &disk.path])?;
+    let format = Command::new("cryptsetup")
+        .args(["luksFormat", "--batch-mode", "--type", "luks2", "--cipher", CIPHER])
+        .args(["--key-size".to_owned(), KEY_BITS.to_string(), "--hash".to_owned(), "sha256".to_owned()])
+        .args(["--label", "cofferdam-data"])
+        .args(["--luks2-keyslots-size", KEY_SLOTS_AREA, "--offset", DATA_OFFSET])
+        .args(derivation(cost))
+        .args(["--key-file", "-", &disk.path])
+        .stdin(secret)
+        .limit(context.limit());
+    context.host.must(&format)?;
     Ok(())
 }
 
 /// Opens the volume of an interrupted run with the TPM and mounts it; `false` when it is none, and then it is closed again.
-fn keep(context: &Context, disk: &Disk) -> Result<bool, StepError> {
-    if !is_proven(context, disk)? || super::target::mount(context, &disk.path).is_err() {
+/// One that other answers were given for, with another passphrase, is none.
+fn keep(context: &Context, disk: &Disk, passphrase: Option<&[u8]>) -> Result<bool, StepError> {
+    if !is_proven(context, disk)?
+        || !passphrase::is_as_planned(context, disk, passphrase)?
+        || super::target::mount(context, &disk.path).is_err()
+    {
         return Ok(false);
     }
     super::target::is_interrupted(context)
@@ -220,7 +245,7 @@ pub(crate) fn derivation(cost: KeyDerivation) -> Vec<String> {
     ]
 }
 
-fn metadata(context: &Context, device: &str) -> Result<Value, StepError> {
+pub(super) fn metadata(context: &Context, device: &str) -> Result<Value, StepError> {
     let output = context.must("cryptsetup", ["luksDump", "--dump-json-metadata", device])?;
     serde_json::from_slice(&output.stdout).map_err(|error| StepError::State {
         what: format!("the LUKS2 header of {device} cannot be read: {error}"),
@@ -232,8 +257,8 @@ fn tokens(metadata: &Value) -> impl Iterator<Item = &Value> {
     metadata["tokens"].as_object().into_iter().flat_map(|tokens| tokens.values())
 }
 
-/// Compares the header with the plan.
-fn prove_header(metadata: &Value, tpm2: bool) -> Result<(), StepError> {
+/// Compares the header with the plan; `passphrase`: its slot.
+fn prove_header(metadata: &Value, tpm2: bool, passphrase: Option<&str>) -> Result<(), StepError> {
     let wrong = |what: String| {
         let hint = "this disk's header is not trusted; the next attempt formats it again".to_owned();
         Err(StepError::State { what: format!("the LUKS2 header is not as planned: {what}"), hint })
@@ -243,14 +268,19 @@ fn prove_header(metadata: &Value, tpm2: bool) -> Result<(), StepError> {
         return wrong(format!("its segments are {}", metadata["segments"]));
     }
     let slots: Vec<_> = metadata["keyslots"].as_object().into_iter().flat_map(|all| all.values()).collect();
-    if slots.len() != 1 + usize::from(tpm2) {
+    let typed = 1 + usize::from(passphrase.is_some());
+    if slots.len() != typed + usize::from(tpm2) {
         return wrong(format!("it has {} key slots", slots.len()));
     }
     if slots.iter().any(|slot| slot["key_size"] != KEY_BITS / 8) {
         return wrong(format!("a key slot's key has not {KEY_BITS} bits"));
     }
-    if !slots.iter().any(|slot| slot["kdf"]["type"] == "argon2id") {
-        return wrong("no key slot uses argon2id".to_owned());
+    let hard = slots.iter().filter(|slot| slot["kdf"]["type"] == "argon2id").count();
+    if hard < typed {
+        return wrong(format!("{hard} of its key slots use argon2id, which the {typed} that people type have to"));
+    }
+    if !crate::disk::Header::of(metadata).passphrase_slots().eq(passphrase) {
+        return wrong("it does not say which slot is the passphrase's".to_owned());
     }
     if tpm2 != tokens(metadata).any(|token| token["type"] == "systemd-tpm2") {
         return wrong("the TPM's token is missing".to_owned());
@@ -270,8 +300,9 @@ mod tests {
             "keyslots": {"0": {"key_size": 64, "kdf": {"type": "argon2id"}}, "1": {"key_size": 64, "kdf": {"type": "pbkdf2"}}},
             "tokens": {"0": {"type": "systemd-tpm2"}},
         });
-        prove_header(&good, true).unwrap();
-        assert!(prove_header(&good, false).is_err());
+        prove_header(&good, true, None).unwrap();
+        assert!(prove_header(&good, false, None).is_err());
+        assert!(prove_header(&good, true, Some("2")).is_err());
         for (pointer, value) in [
             ("/segments/0/encryption", json!("aes-cbc-essiv:sha256")),
             ("/keyslots/0/key_size", json!(32)),
@@ -282,7 +313,32 @@ mod tests {
         ] {
             let mut header = good.clone();
             *header.pointer_mut(pointer).unwrap() = value;
-            assert!(prove_header(&header, true).is_err(), "{pointer}");
+            assert!(prove_header(&header, true, None).is_err(), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn the_header_says_whose_slot_the_passphrases_is() {
+        let slot = |kdf: &str| json!({"key_size": 64, "kdf": {"type": kdf}});
+        let good = json!({
+            "segments": {"0": {"encryption": "aes-xts-plain64"}},
+            "keyslots": {"0": slot("argon2id"), "1": slot("pbkdf2"), "2": slot("argon2id")},
+            "tokens": {
+                "0": {"type": "systemd-tpm2", "keyslots": ["1"]},
+                "1": {"type": "cofferdam", "holder": "passphrase", "keyslots": ["2"]},
+            },
+        });
+        prove_header(&good, true, Some("2")).unwrap();
+        assert!(prove_header(&good, true, None).is_err(), "a slot more than planned");
+        assert!(prove_header(&good, true, Some("1")).is_err(), "another slot");
+        for (pointer, value) in [
+            ("/keyslots/2/kdf/type", json!("pbkdf2")),
+            ("/tokens/1/holder", json!("recovery-key")),
+            ("/tokens/1/keyslots", json!([])),
+        ] {
+            let mut header = good.clone();
+            *header.pointer_mut(pointer).unwrap() = value;
+            assert!(prove_header(&header, true, Some("2")).is_err(), "{pointer}");
         }
     }
 }

@@ -18,6 +18,7 @@ mod name;
 mod network;
 mod pack;
 mod partition;
+mod passphrase;
 mod record;
 mod registry;
 mod rehearsal;

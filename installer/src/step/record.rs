@@ -110,7 +110,8 @@ pub(super) fn run(context: &Context) -> Result<(), StepError> {
         .map_err(|error| StepError::Certificates { what: "site CA", reason: error.to_string() })?;
     state.installed = context.host.now().to_string();
     // What stood in memory or beside the keystore until the keystore had it; before the record, so that a crash in between does it again.
-    for path in [layout::REQUEST_KEY, layout::PASTED_KEY].into_iter().chain(layout::BROUGHT) {
+    let typed = [layout::REQUEST_KEY, layout::PASTED_KEY, layout::PASTED_PASSPHRASE];
+    for path in typed.into_iter().chain(layout::BROUGHT) {
         context.host.remove(path.into())?;
     }
     write(context, &state)

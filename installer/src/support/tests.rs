@@ -13,7 +13,9 @@ use zeroize::Zeroizing;
 
 use super::write;
 use crate::config::example::EXAMPLE;
-use crate::host::{Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output};
+use crate::host::{
+    Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output, TimeAnswer, TimeRequest,
+};
 use crate::layout;
 
 /// Files in memory; every command prints its own name and all planted secrets, on both outputs.
@@ -66,6 +68,9 @@ impl Host for Leaky {
     }
     fn measure_sync(&self, _: &Utf8Path, _: u32) -> Done<Duration> {
         Ok(Duration::ZERO)
+    }
+    fn ask_time(&self, requests: &[TimeRequest]) -> Vec<Done<TimeAnswer>> {
+        panic!("{requests:?}")
     }
     fn https_get(&self, request: &HttpsRequest) -> Done<HttpsAnswer> {
         panic!("{request:?}")

@@ -55,6 +55,9 @@ pub struct Answers {
     pub show_recovery_key: bool,
     pub recipients: String,
     pub escrow_directory: String,
+    pub use_passphrase: bool,
+    /// The file with it.
+    pub passphrase: String,
     pub plaintext_token: String,
     pub discards: bool,
     pub key_derivation: KeyDerivation,
@@ -95,6 +98,8 @@ impl Default for Answers {
             show_recovery_key: true,
             recipients: String::new(),
             escrow_directory: String::new(),
+            use_passphrase: false,
+            passphrase: String::new(),
             plaintext_token: String::new(),
             discards: false,
             key_derivation: KeyDerivation::default(),
@@ -158,7 +163,10 @@ impl Answers {
                 show_recovery_key,
                 discards,
                 key_derivation,
+                passphrase,
             } => {
+                answers.use_passphrase = passphrase.is_some();
+                answers.passphrase = passphrase.as_ref().map(|source| source.file.to_string()).unwrap_or_default();
                 answers.tpm2 = *tpm2;
                 answers.show_recovery_key = *show_recovery_key;
                 answers.recipients = escrow_recipients.join(" ");
@@ -227,6 +235,9 @@ impl Answers {
         if self.certificate_mode == CertificateMode::Import {
             missing("certificates.key", &self.key);
         }
+        if self.encrypt && self.use_passphrase {
+            missing("storage.encryption.passphrase", &self.passphrase);
+        }
         if self.make_administrator {
             missing("administrator.name", &self.administrator);
         }
@@ -283,6 +294,7 @@ impl Answers {
             show_recovery_key: self.show_recovery_key,
             discards: self.discards,
             key_derivation: self.key_derivation,
+            passphrase: self.use_passphrase.then(|| SecretSource { file: self.passphrase.trim().into() }),
         };
         Storage { disk, encryption }
     }

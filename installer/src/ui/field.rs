@@ -40,6 +40,9 @@ pub enum Field {
     ShowRecoveryKey,
     Recipients,
     EscrowDirectory,
+    UsePassphrase,
+    Passphrase,
+    PassphraseAgain,
     PlaintextToken,
     NodeName,
     Address(usize),
@@ -89,6 +92,7 @@ pub fn keys_of(field: Field) -> &'static [&'static str] {
     match field {
         Field::Recipients => &["storage.encryption.escrow-recipients"],
         Field::EscrowDirectory => &["storage.encryption.escrow-directory"],
+        Field::Passphrase => &["storage.encryption.passphrase"],
         Field::PlaintextToken => &["storage.encryption.token"],
         Field::NodeName => &["node.name"],
         Field::Vlan => &["network.vlan"],

@@ -44,6 +44,8 @@ pub struct Tasks {
     pub judge: Task<InstallConfig, Judged>,
     /// A certificate request.
     pub request: Task<InstallConfig, Result<String, String>>,
+    /// The typed passphrase of the disk, on its way into memory.
+    pub passphrase: Task<(), Result<(), String>>,
     /// The administrator's password.
     pub hash: Task<(), Result<String, String>>,
     /// The network of a live system, `None` for DHCP.
@@ -85,6 +87,10 @@ pub struct Model {
     pub aside: BTreeMap<Option<usize>, (Answers, BTreeSet<Field>, Vec<Page>)>,
     /// The answers may begin by the file's own erase token: at this tick, unless a key is pressed.
     pub begins_at: Option<u64>,
+    /// The passphrase of the disk as typed, until it is kept in memory.
+    pub passphrase: Secret,
+    /// The passphrase typed again.
+    pub passphrase_again: Secret,
     /// The password as typed, until its hash is there.
     pub password: Secret,
     /// The password typed again.
@@ -134,6 +140,8 @@ impl Model {
             named_file: None,
             aside: BTreeMap::new(),
             begins_at: None,
+            passphrase: Secret::with_limit(crate::passphrase::MOST),
+            passphrase_again: Secret::with_limit(crate::passphrase::MOST),
             password: Secret::with_limit(super::secret::PASSWORD_MOST),
             password_again: Secret::with_limit(super::secret::PASSWORD_MOST),
             dialog: None,
@@ -146,6 +154,7 @@ impl Model {
                 verify: Task::new(24 * 3600),
                 judge: Task::new(20),
                 request: Task::new(20),
+                passphrase: Task::new(30),
                 hash: Task::new(30),
                 network: Task::new(150),
                 keep: Task::new(30),
@@ -252,6 +261,7 @@ impl Model {
             fqdn: draft.site.fqdn.parse::<certs::Fqdn>().ok().map(|name| name.to_string()),
             address: is_good("node.address").then_some(draft.node.address),
             vip: draft.site.vip,
+            time_servers: draft.network.map(|network| network.time_servers).unwrap_or_default(),
             paths: if draft.bundle.path.as_str().is_empty() { Vec::new() } else { vec![draft.bundle.path.clone()] },
             sync_directory: matches!(draft.storage.encryption, Encryption::None { .. })
                 .then(|| crate::layout::DATA.into()),
@@ -273,6 +283,7 @@ impl Model {
         let is_stand_in = |id: &str| match id {
             "net.address" | "net.mtu" | "net.link" => is_open("node.address"),
             "net.address-conflict" => is_open("node.address") || !asked,
+            "time.skew" => !asked,
             "host.name" => is_open("node.name"),
             "dns.forward" | "dns.reverse" => is_open("site.fqdn") || is_open("node.address") || !asked,
             "disk.size" | "time.sane" => self.signed().is_none(),
@@ -303,10 +314,19 @@ impl Model {
             let message = "choose the disk that becomes the encrypted data volume".to_owned();
             problems.insert(0, Problem { key: "storage.disk", message });
         }
+        if page == Page::Disks && self.needs_passphrase() {
+            problems.retain(|problem| problem.key != "storage.encryption.passphrase");
+        }
         if page == Page::Administrator && self.needs_password() {
             problems.retain(|problem| problem.key != "administrator");
         }
         problems
+    }
+
+    /// A passphrase of the disk was begun, and is not kept yet.
+    pub fn needs_passphrase(&self) -> bool {
+        let is_asked = self.answers.encrypt && self.answers.use_passphrase;
+        is_asked && !(self.passphrase.is_empty() && self.passphrase_again.is_empty())
     }
 
     /// A password was begun, and its hash is not there yet.
@@ -332,13 +352,15 @@ impl Model {
 
     /// Something runs in the background.
     pub fn is_busy(&self) -> bool {
-        let Tasks { discover, probe, head, verify, judge, request, hash, network, keep, prepare } = &self.tasks;
+        let Tasks { discover, probe, head, verify, judge, request, passphrase, hash, network, keep, prepare } =
+            &self.tasks;
         discover.running().is_some()
             || probe.running().is_some()
             || head.running().is_some()
             || verify.running().is_some()
             || judge.running().is_some()
             || request.running().is_some()
+            || passphrase.running().is_some()
             || hash.running().is_some()
             || network.running().is_some()
             || keep.running().is_some()
@@ -412,6 +434,8 @@ impl Model {
     /// The secret of a field.
     pub fn secret(&self, field: Field) -> Option<&Secret> {
         match field {
+            Field::Passphrase => Some(&self.passphrase),
+            Field::PassphraseAgain => Some(&self.passphrase_again),
             Field::Password => Some(&self.password),
             Field::PasswordAgain => Some(&self.password_again),
             _ => None,

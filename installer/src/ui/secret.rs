@@ -5,6 +5,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use crate::passphrase::{self, Rule};
+
 /// A typed secret.
 pub struct Secret {
     text: Zeroizing<String>,
@@ -72,37 +74,24 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Fewest characters of a password.
-pub const PASSWORD_LEAST: usize = 15;
 /// Most bytes of a password: bcrypt looks at no more.
 pub const PASSWORD_MOST: usize = 72;
 
-/// The rules of a password and whether each holds, for showing while it is typed (NIST SP 800-63B: length before
-/// composition).
-pub fn password_rules(password: &Secret, again: &Secret, account: &str) -> [(bool, String); 4] {
+/// The rules of a password and whether each holds, for showing while it is typed.
+pub fn password_rules(password: &Secret, again: &Secret, account: &str) -> [Rule; 4] {
     let text = password.expose();
-    let lower = text.to_lowercase();
-    let account = account.trim().to_lowercase();
-    let mut distinct: Vec<char> = text.chars().collect();
-    distinct.sort_unstable();
-    distinct.dedup();
-    let has_name = account.chars().count() >= 3 && lower.contains(&account);
-    [
-        (
-            password.count() >= PASSWORD_LEAST,
-            format!("at least {PASSWORD_LEAST} characters ({} so far)", password.count()),
-        ),
-        (!text.is_empty() && !has_name, "does not hold the account's name".to_owned()),
-        (distinct.len() >= 5 && !is_run(text), "no simple row such as aaaa, abcd or 1234".to_owned()),
-        (!text.is_empty() && password == again, "typed twice the same".to_owned()),
-    ]
+    let [long, row] = [passphrase::is_long(text), passphrase::is_no_row(text)];
+    [long, passphrase::is_no_name(text, account), row, is_same(password, again)]
 }
 
-/// Nearly all of it goes on from the character before: `aaaa…`, `abcd…`, `9876…`.
-fn is_run(text: &str) -> bool {
-    let characters: Vec<u32> = text.chars().map(u32::from).collect();
-    let steps = characters.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) <= 1).count();
-    characters.len() > 1 && steps * 4 >= (characters.len() - 1) * 3
+/// The same of the disk's passphrase.
+pub fn passphrase_rules(typed: &Secret, again: &Secret) -> [Rule; 4] {
+    let [long, row, plain] = passphrase::rules_of_the_disk(typed.expose());
+    [long, row, plain, is_same(typed, again)]
+}
+
+fn is_same(typed: &Secret, again: &Secret) -> Rule {
+    (!typed.is_empty() && typed == again, "typed twice the same".to_owned())
 }
 
 #[cfg(test)]

@@ -359,6 +359,11 @@ impl<'a> Sheet<'a> {
         self.push(Line::from(spans), None);
     }
 
+    /// A line that belongs to a field: it is seen while the focus is there.
+    pub fn field_line(&mut self, field: Field, spans: Vec<Span<'static>>) {
+        self.push(Line::from(spans), Some(field));
+    }
+
     /// What runs in the background, or why it ended without a result. Says whether it said something.
     pub fn progress<Q: PartialEq + Clone, T>(&mut self, task: &Task<Q, T>, what: &str) -> bool {
         if let Some(running) = task.running() {

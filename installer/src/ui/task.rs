@@ -89,6 +89,11 @@ impl<Q: PartialEq + Clone, T> Task<Q, T> {
         self.is_stale
     }
 
+    /// Whether the work with this number runs.
+    pub fn is_running(&self, serial: u64) -> bool {
+        self.running.as_ref().is_some_and(|running| running.serial == serial)
+    }
+
     /// What runs.
     pub fn running(&self) -> Option<&Running<Q>> {
         self.running.as_ref()

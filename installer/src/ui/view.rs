@@ -143,7 +143,8 @@ fn is_stoppable(model: &Model) -> bool {
         Page::Bundle => tasks.verify.running().is_some() || tasks.head.running().is_some(),
         Page::Administrator => tasks.hash.running().is_some(),
         Page::Review => tasks.prepare.running().is_some(),
-        Page::Welcome | Page::Disks | Page::Network | Page::Cluster => false,
+        Page::Disks => tasks.passphrase.running().is_some(),
+        Page::Welcome | Page::Network | Page::Cluster => false,
     }
 }
 

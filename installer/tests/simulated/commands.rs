@@ -188,7 +188,9 @@ impl SimulatedHost {
                     state.serial += 1;
                     let uuid = format!("00000000-0000-4000-8000-{:012}", state.serial);
                     state.filesystem = false;
-                    state.luks = Some(Luks { uuid, key: input.to_vec(), tpm_slot: false, tokens: Vec::new() });
+                    let luks =
+                        Luks { uuid, key: input.to_vec(), tpm_slot: false, passphrase: None, tokens: Vec::new() };
+                    state.luks = Some(luks);
                 })?;
                 Ok(good())
             }
@@ -202,6 +204,25 @@ impl SimulatedHost {
                 let header = luks.expect("LUKS").metadata().to_string();
                 self.effect(|state| state.put(path, header.as_bytes(), 0o400))?;
                 Ok(good())
+            }
+            "luksAddKey" => {
+                let luks = luks.expect("LUKS");
+                let after = |word| arguments[arguments.iter().position(|argument| *argument == word).unwrap() + 1];
+                let (slot, length) = (after("--new-key-slot").to_owned(), after("--keyfile-size").parse().unwrap());
+                assert_eq!((after("--pbkdf"), after("--key-file")), ("argon2id", "-"));
+                assert_eq!(arguments[arguments.len() - 2..], [self.volume_device(), "-"]);
+                assert!(luks.metadata()["keyslots"][&slot].is_null(), "the slot is taken");
+                let (present, new): (&[u8], &[u8]) = input.split_at(length);
+                if luks.key != present {
+                    return Ok(bad("no key available with this passphrase"));
+                }
+                self.effect(|state| state.luks.as_mut().unwrap().passphrase = Some((slot, new.to_vec())))?;
+                Ok(good())
+            }
+            "open" if arguments.contains(&"--test-passphrase") => {
+                let slot = arguments[arguments.iter().position(|word| *word == "--key-slot").unwrap() + 1];
+                let opens = luks.and_then(|luks| luks.passphrase).is_some_and(|(own, key)| own == slot && key == input);
+                Ok(truth(opens))
             }
             "open" => {
                 if self.alive()?.open || luks.is_none_or(|luks| luks.key != input) {
@@ -219,6 +240,8 @@ impl SimulatedHost {
             }
             "token" => {
                 let token = serde_json::from_slice(input).unwrap();
+                let tokens = luks.map_or(0, |luks| luks.tokens.len()).to_string();
+                assert!(arguments[2] != "--token-id" || arguments[3] == tokens, "{arguments:?}");
                 self.effect(|state| state.luks.as_mut().unwrap().tokens.push(token))?;
                 Ok(good())
             }
@@ -351,6 +374,9 @@ impl Luks {
         let mut slots = json!({"0": slot("argon2id")});
         if self.tpm_slot {
             slots["1"] = slot("pbkdf2");
+        }
+        if let Some((number, _)) = &self.passphrase {
+            slots[number] = slot("argon2id");
         }
         let tokens = self.tokens.iter().enumerate().map(|(number, token)| (number.to_string(), token.clone()));
         json!({

@@ -19,7 +19,9 @@ use std::time::Duration;
 
 use bundle::oci::Digest;
 use camino::Utf8Path;
-use installer::host::{Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output};
+use installer::host::{
+    Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output, TimeAnswer, TimeRequest,
+};
 use installer::layout;
 use jiff::Timestamp;
 use zeroize::Zeroizing;
@@ -53,6 +55,8 @@ pub struct Luks {
     pub uuid: String,
     pub key: Vec<u8>,
     pub tpm_slot: bool,
+    /// Slot and key.
+    pub passphrase: Option<(String, Vec<u8>)>,
     pub tokens: Vec<serde_json::Value>,
 }
 
@@ -383,6 +387,10 @@ impl Host for SimulatedHost {
 
     fn measure_sync(&self, _: &Utf8Path, _: u32) -> Done<Duration> {
         panic!("no step measures the disk")
+    }
+
+    fn ask_time(&self, _: &[TimeRequest]) -> Vec<Done<TimeAnswer>> {
+        panic!("no step asks for the time")
     }
 
     fn https_get(&self, request: &HttpsRequest) -> Done<HttpsAnswer> {

@@ -67,7 +67,9 @@ fn signature_list(certificate: &[u8]) -> Result<Vec<u8>, Error> {
     let entry = length(OWNER.len())?;
     let head = [length(OWNER.len() + 28)?, 0, entry];
     let mut list = X509.to_vec();
-    head.iter().for_each(|number| list.extend_from_slice(&number.to_le_bytes()));
+    for number in head {
+        list.extend_from_slice(&number.to_le_bytes());
+    }
     list.extend_from_slice(&OWNER);
     list.extend_from_slice(certificate);
     Ok(list)

@@ -46,6 +46,7 @@ pub(super) fn sample_plan() -> Plan {
                 escrow_recipients: Vec::new(),
                 escrow_directory: None,
                 show_recovery_key: true,
+                passphrase: None,
             },
         ),
         (

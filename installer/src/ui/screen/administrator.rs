@@ -2,7 +2,6 @@
 
 use ratatui::text::Span;
 
-use crate::check::Outcome;
 use crate::config::Page;
 use crate::ui::answers::lines;
 use crate::ui::field::Field;
@@ -39,11 +38,8 @@ pub(super) fn fill(sheet: &mut Sheet) {
     sheet.secret_field(Field::Password, "Password", set);
     sheet.secret_field(Field::PasswordAgain, "Password again", "");
     if model.needs_password() {
-        for (holds, rule) in password_rules(&model.password, &model.password_again, &answers.administrator) {
-            let (mark, style) =
-                if holds { (sheet.theme.mark(Outcome::Pass), sheet.theme.good()) } else { ("·", sheet.theme.muted()) };
-            sheet.line(vec![Span::raw(" ".repeat(23)), Span::styled(format!("{mark} {rule}"), style)]);
-        }
+        let rules = password_rules(&model.password, &model.password_again, &answers.administrator);
+        super::rules(sheet, Field::PasswordAgain, &rules);
         sheet.progress(&model.tasks.hash, "hashing the password");
     }
     sheet.gap();

@@ -8,6 +8,7 @@ use crate::facts::Probed;
 use crate::facts::disk::Disk;
 use crate::ui::answers::NO_ENCRYPTION;
 use crate::ui::field::Field;
+use crate::ui::secret::passphrase_rules;
 use crate::ui::sheet::Sheet;
 
 pub(super) const HELP: &str = "\
@@ -15,7 +16,8 @@ Everything the site keeps lies on one data volume: etcd, images, keys, logs. It 
 that is mounted, part of a RAID or volume group, or an installation medium is never offered. Where several disks are free \
 none is chosen for you.
 
-Encryption is LUKS2. With a TPM 2.0 the volume opens by itself at boot; without one, the recovery key is typed at each boot.
+Encryption is LUKS2. With a TPM 2.0 the volume opens by itself at boot; without one, the recovery key or a passphrase of your \
+own is typed there, on a keyboard with the US layout.
 
 The recovery key opens the disk when nothing else does. It leaves the machine in one or both of two ways: it is shown once \
 at the end of the installation and you type parts of it back, or it is encrypted for the age recipients that you name here.";
@@ -47,6 +49,7 @@ pub(super) fn fill(sheet: &mut Sheet) {
                 "a directory, such as a mounted medium; optional",
             );
         }
+        passphrase(sheet);
     } else {
         sheet.text(
             &format!("{} Secrets of the cluster would lie readable on the disk.", sheet.theme.mark(Outcome::Warn)),
@@ -145,6 +148,32 @@ fn tpm(sheet: &mut Sheet) {
         Some(_) => "this machine has no TPM 2.0: the recovery key is typed at each boot".to_owned(),
     };
     sheet.cycle(Field::Tpm, "TPM 2.0 opens it", value, &state);
+}
+
+/// A slot for people who stand at the console.
+fn passphrase(sheet: &mut Sheet) {
+    let model = sheet.model;
+    let answers = &model.answers;
+    sheet.check(
+        Field::UsePassphrase,
+        answers.use_passphrase,
+        "A passphrase opens it, too",
+        "of your own, typed at the start where the TPM does not open it; the recovery key stays",
+    );
+    if !answers.use_passphrase {
+        return;
+    }
+    let set = match answers.passphrase.as_str() {
+        "" => String::new(),
+        crate::layout::PASTED_PASSPHRASE => "one is set; type to replace it".to_owned(),
+        file => format!("the one in {file}; type to replace it"),
+    };
+    sheet.secret_field(Field::Passphrase, "Passphrase", &set);
+    if model.needs_passphrase() {
+        super::rules(sheet, Field::Passphrase, &passphrase_rules(&model.passphrase, &model.passphrase_again));
+    }
+    sheet.secret_field(Field::PassphraseAgain, "Passphrase again", "");
+    sheet.progress(&model.tasks.passphrase, "keeping the passphrase in memory");
 }
 
 /// What is destroyed, for the boxes of the last page.

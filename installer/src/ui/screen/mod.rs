@@ -14,6 +14,7 @@ mod welcome;
 use bundle_index::{Index, Layer, Pack};
 
 use ::bundle::index as bundle_index;
+use ratatui::text::Span;
 
 use super::field::Field;
 use super::model::Model;
@@ -87,6 +88,18 @@ fn findings(sheet: &mut Sheet, page: Page, heading: &str) {
     sheet.progress(&model.tasks.probe, "looking at the host");
     for (number, finding) in findings.iter().enumerate() {
         sheet.finding(number, finding);
+    }
+}
+
+/// The rules of what is typed into a secret field, under it.
+fn rules(sheet: &mut Sheet, field: Field, rules: &[crate::passphrase::Rule]) {
+    for (holds, rule) in rules {
+        let (mark, style) = if *holds {
+            (sheet.theme.mark(crate::check::Outcome::Pass), sheet.theme.good())
+        } else {
+            ("·", sheet.theme.muted())
+        };
+        sheet.field_line(field, vec![Span::raw(" ".repeat(23)), Span::styled(format!("{mark} {rule}"), style)]);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::ui::sheet::Sheet;
 pub(super) const HELP: &str = "\
 On a host that is there already the network stays as it is: adapters, bonds, VLANs and routes are set with the means of its \
 distribution. Here you choose under which of its addresses the node is known, and see whether that address is sound: link, \
-packet size, whether another machine answers for it, and whether a time service keeps the clock.
+packet size, whether another machine answers for it. NTP servers are asked for the time, and how far this clock is from theirs is shown.
 
 An appliance started from its medium has no network of its own yet. Either every wired adapter asks by DHCP, or you choose \
 adapters and give addresses. Two or more adapters become a bond. What you give is tried at once, in the live system, and is \
@@ -168,5 +168,13 @@ fn facts(sheet: &mut Sheet) {
             Probed::Unknown { reason } => format!("unknown: {reason}"),
         };
         sheet.fact("Time source", &source);
+        for server in &facts.network.time_servers {
+            let (outcome, said) = match &server.time {
+                Probed::Known(time) if time.is_far() => (Outcome::Fail, time.words()),
+                Probed::Known(time) => (Outcome::Pass, time.words()),
+                Probed::Unknown { reason } => (Outcome::Warn, reason.clone()),
+            };
+            sheet.marked_fact(Some(outcome), "NTP server", &format!("{}: {said}", server.name));
+        }
     }
 }

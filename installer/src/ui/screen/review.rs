@@ -79,7 +79,8 @@ fn refused(sheet: &mut Sheet, refusal: &crate::prepare::Refusal, report: &crate:
         if let Some(hint) = &refusal.hint {
             sheet.note(&format!("hint: {hint}"));
         }
-        let page = if refusal.message.contains("certificate") { Page::Certificates } else { Page::Disks };
+        let is_certificate = refusal.message.contains("certificate") && !refusal.message.starts_with("storage.");
+        let page = if is_certificate { Page::Certificates } else { Page::Disks };
         sheet.action(Field::GoTo(page), page_name(page), "");
     }
 }
@@ -102,6 +103,9 @@ fn planned(sheet: &mut Sheet, plan: &crate::plan::Plan) {
     sheet.fact("Bundle", &plan.bundle);
     sheet.fact("Node", &format!("{}, {}", model.answers.node_name, model.answers.address));
     sheet.fact("Certificate", certificate(model));
+    if model.answers.encrypt && model.answers.use_passphrase {
+        sheet.fact("Passphrase", "opens the disk besides the recovery key");
+    }
     if !model.answers.accept.is_empty() {
         let ids: Vec<&str> = model.answers.accept.iter().map(String::as_str).collect();
         sheet.marked_fact(Some(Outcome::Warn), "Let pass", &ids.join(", "));

@@ -1,6 +1,8 @@
 //! The pages against a machine that is made of files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod kept;
+mod line_by_line;
 mod paths;
 mod pictures;
 mod properties;
@@ -26,8 +28,8 @@ use super::view;
 use crate::config::{self, InstallConfig, Network, Page};
 use crate::engine::Stop;
 use crate::facts::network::{Address, Name};
+use crate::facts::time::TimeServer;
 use crate::facts::{Facts, Probed, Questions};
-use crate::host::real::RealHost;
 use crate::prepare::{self, Prepared, Refusal, Signed};
 
 const BUNDLE: &str = "/media/cofferdam/cofferdam-1.4.0.tar.zst";
@@ -144,6 +146,12 @@ impl Machine for Fixture {
                 .collect();
         }
         facts.network.fqdn = questions.fqdn.as_ref().map(resolves);
+        if !questions.time_servers.is_empty() {
+            facts.network.time_servers.truncate(1);
+            let first = facts.network.time_servers[0].clone();
+            let said = |name: &String| TimeServer { name: name.clone(), ..first.clone() };
+            facts.network.time_servers = questions.time_servers.iter().map(said).collect();
+        }
         facts
     }
 
@@ -175,7 +183,8 @@ impl Machine for Fixture {
     }
 
     fn prepare(&self, config: &InstallConfig, signed: &Signed) -> Prepared {
-        prepare::judge(&RealHost, config, signed, &self.probe(&Questions::of(config)))
+        let host = kept::KeptFiles(self.kept.lock().unwrap().clone());
+        prepare::judge(&host, config, signed, &self.probe(&Questions::of(config)))
     }
 }
 
@@ -291,7 +300,7 @@ pub(super) fn example() -> InstallConfig {
 #[test]
 fn answers_come_out_as_they_went_in() {
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ6wu3xDlzCNWtgvCzd1GkbEFAE2kyAaodjzEyA2JTuB operator@desk";
-    let changes: [fn(&mut InstallConfig); 8] = [
+    let changes: [fn(&mut InstallConfig); 9] = [
         |_| {},
         |config| config.site.vip = Some("192.0.2.10".parse().unwrap()),
         |config| {
@@ -311,6 +320,11 @@ fn answers_come_out_as_they_went_in() {
                 certificate: "/a.pem".into(),
                 roots: "/root.pem".into(),
             };
+        },
+        |config| {
+            if let config::Encryption::Luks2 { passphrase, .. } = &mut config.storage.encryption {
+                *passphrase = Some(config::SecretSource { file: "/run/cofferdam/volume/passphrase".into() });
+            }
         },
         |config| config.cluster.packs = Some(vec!["portal".to_owned()]),
         |config| config.accept = vec!["disk.fsync".to_owned()],

@@ -17,7 +17,7 @@ use crate::ui::theme::Mode;
 use crate::ui::update::Message;
 
 /// From the first page to the plan with defaults; only the FQDN is typed.
-fn to_the_plan() -> Operator {
+pub(super) fn to_the_plan() -> Operator {
     let mut operator = Operator::at(Fixture::new(), Mode::Colour);
     for _ in 0..40 {
         if operator.model.page == Page::Review {
@@ -62,6 +62,19 @@ fn an_appliance_gets_its_network_before_its_page_is_left() {
     assert_eq!(set_up.addresses, ["192.0.2.11/24".parse().unwrap()]);
     assert_eq!(operator.model.answers.address, "192.0.2.11", "the node has the first of them");
     assert_eq!(operator.model.answers.draft().0.network, Some(set_up));
+    // Its time servers are asked as soon as their field is left.
+    operator.open(Page::Network);
+    operator.go_to(Field::TimeServers);
+    operator.write("ntp.example.com 192.0.2.124");
+    assert!(operator.model.questions().time_servers.len() == 2 && !asked_for_time(&operator), "still typed into");
+    operator.press(KeyCode::Tab);
+    assert!(asked_for_time(&operator));
+    let seen = text(&operator.picture(100, 70));
+    for words in ["ntp.example.com: +0.8 ms, stratum 2", "192.0.2.124: +0.8 ms", "time.skew"] {
+        assert!(seen.contains(words), "{seen}");
+    }
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Identity, "{:?}", operator.model.notice);
     // Nothing changed: the page is left at once.
     operator.machine.set_up = Err("it was set up again".to_owned());
     operator.open(Page::Network);
@@ -83,6 +96,11 @@ fn an_appliance_gets_its_network_before_its_page_is_left() {
     operator.press(KeyCode::Char(' '));
     operator.control('n');
     assert!(operator.machine.network.lock().unwrap().is_none());
+}
+
+/// Whether what is known is about the time servers of the answers.
+fn asked_for_time(operator: &Operator) -> bool {
+    operator.model.tasks.probe.answer(&operator.model.questions()).is_some()
 }
 
 #[test]
@@ -395,6 +413,84 @@ fn a_password_becomes_a_hash_and_is_never_drawn() {
     assert!(!serde_json::to_string(&plan).unwrap().contains(&hash), "no hash in the plan");
 }
 
+/// Types a passphrase of the disk twice.
+pub(super) fn type_passphrase(operator: &mut Operator, text: &str) {
+    operator.open(Page::Disks);
+    if !operator.model.answers.use_passphrase {
+        operator.go_to(Field::UsePassphrase);
+        operator.press(KeyCode::Char(' '));
+    }
+    for field in [Field::Passphrase, Field::PassphraseAgain] {
+        operator.go_to(field);
+        operator.control('u');
+        operator.write(text);
+    }
+}
+
+#[test]
+fn a_passphrase_is_kept_in_memory_and_never_drawn_or_saved() {
+    let mut operator = answered();
+    operator.open(Page::Disks);
+    operator.go_to(Field::UsePassphrase);
+    operator.enter();
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Disks, "it is asked for, and empty");
+    for weak in ["short", "aaaaaaaaaaaaaaaaaaaaa", "grüne Wiese hinter dem Deich"] {
+        type_passphrase(&mut operator, weak);
+        operator.control('n');
+        assert_eq!(operator.model.page, Page::Disks, "{weak}");
+        assert!(operator.model.notice.as_ref().unwrap().is_bad && operator.machine.kept.lock().unwrap().is_empty());
+    }
+    type_passphrase(&mut operator, "correct horse battery");
+    operator.write("x");
+    operator.control('n');
+    assert!(operator.model.notice.as_ref().unwrap().text.contains("twice the same"), "{:?}", operator.model.notice);
+    operator.go_to(Field::PassphraseAgain);
+    operator.press(KeyCode::Backspace);
+    let seen = text(&operator.picture(80, 60));
+    assert!(!seen.contains("horse") && seen.contains("••••"), "{seen}");
+    operator.control('n');
+    assert_eq!(operator.model.page, Page::Network, "{:?}", operator.model.notice);
+    let kept = operator.machine.kept.lock().unwrap().clone();
+    assert_eq!(kept, [("/run/cofferdam/pasted/passphrase".into(), b"correct horse battery".to_vec())]);
+    assert!(operator.model.passphrase.is_empty() && operator.model.passphrase_again.is_empty());
+    assert!(!format!("{:?}", operator.model).contains("horse"));
+
+    operator.open(Page::Review);
+    let prepared = operator.model.prepared().unwrap();
+    let plan = prepared.plan.clone().unwrap_or_else(|refusal| panic!("{refusal}"));
+    assert!(plan.steps.iter().any(|step| step.title.contains("(passphrase)")), "{}", plan.to_text());
+    assert!(!serde_json::to_string(&plan).unwrap().contains("horse"));
+    operator.control('o');
+    operator.enter();
+    let (_, saved) = operator.machine.kept.lock().unwrap().last().cloned().unwrap();
+    let saved = String::from_utf8(saved).unwrap();
+    assert!(saved.contains("file: /run/cofferdam/pasted/passphrase") && saved.contains("was typed"), "{saved}");
+    assert!(!saved.contains("horse") && !saved.contains("Still open"), "{saved}");
+
+    // By file it is the same plan.
+    let config = config::parse(&saved).unwrap();
+    let signed = operator.model.signed().cloned().unwrap();
+    assert_eq!(operator.machine.prepare(&config, &signed).plan.unwrap(), plan);
+    // A file that is not there any more, as after a restart.
+    operator.machine.kept.lock().unwrap().clear();
+    let refusal = operator.machine.prepare(&config, &signed).plan.unwrap_err();
+    assert_eq!(refusal.code, prepare::code::PREFLIGHT);
+    assert!(refusal.message.contains("there is no file"), "{refusal}");
+    operator.control('r');
+    assert!(text(&operator.picture(80, 40)).contains("[ Disks ]"), "{}", text(&operator.picture(80, 40)));
+
+    // Typed anew it replaces the one that was set; without it the slot is not asked for.
+    type_passphrase(&mut operator, "battery staple horse");
+    operator.control('n');
+    let (_, kept) = operator.machine.kept.lock().unwrap().last().cloned().unwrap();
+    assert_eq!(kept, b"battery staple horse");
+    operator.open(Page::Disks);
+    operator.go_to(Field::UsePassphrase);
+    operator.press(KeyCode::Char(' '));
+    assert_eq!(operator.model.answers.config().unwrap().passphrase_file(), None);
+}
+
 #[test]
 fn a_request_is_made_and_its_answer_is_loaded_later() {
     let mut operator = answered();
@@ -446,84 +542,4 @@ fn only_checking_the_host_ends_after_it() {
     assert_eq!(operator.model.page, Page::Host);
     operator.control('n');
     assert!(operator.left && operator.started.is_none());
-}
-
-/// The questionnaire comes to the same plan as the screens.
-#[test]
-fn line_by_line_it_is_the_same() {
-    let by_keys = {
-        let mut operator = to_the_plan();
-        operator.enter();
-        operator.write("2345");
-        operator.enter();
-        operator.enter();
-        operator.started.unwrap()
-    };
-    let machine = Fixture::new();
-    let mut model = crate::ui::model::Model::new(Mode::Basic);
-    // An empty line keeps what is shown; the FQDN is the only thing that has to be said, until the plan.
-    let mut output = Vec::new();
-    let answers = Answerer { fqdn: false, output: std::rc::Rc::default() };
-    let shared = answers.output.clone();
-    let input = std::io::BufReader::with_capacity(1, answers);
-    let start = crate::ui::plain::ask(&mut model, &machine, input, Tee { shared, all: &mut output }).unwrap();
-    let said = String::from_utf8(output).unwrap();
-    let start = start.unwrap_or_else(|| panic!("{said}"));
-    assert_eq!(start.plan, by_keys.plan);
-    assert_eq!(start.config, by_keys.config);
-    assert!(said.is_ascii(), "a line that knows only ASCII reads it");
-}
-
-/// Answers the questions that it hears.
-struct Answerer {
-    fqdn: bool,
-    output: std::rc::Rc<std::cell::RefCell<Vec<u8>>>,
-}
-
-impl std::io::Read for Answerer {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        // One byte at a time is asked for; a line is given as a whole by keeping what is left.
-        let mut heard = self.output.borrow_mut();
-        let question = String::from_utf8_lossy(&heard).lines().last().unwrap_or_default().to_owned();
-        let line = if question.contains("FQDN") && !self.fqdn {
-            self.fqdn = true;
-            "mgmt.rack7.example.com\n"
-        } else if question.contains("Begin the installation") {
-            "yes\n"
-        } else if question.contains("to begin; anything else") {
-            "2345\n"
-        } else {
-            "\n"
-        };
-        if let Some(rest) = PENDING.with_borrow_mut(std::collections::VecDeque::pop_front) {
-            buffer[0] = rest;
-            return Ok(1);
-        }
-        heard.clear();
-        let bytes = line.as_bytes();
-        buffer[0] = bytes[0];
-        PENDING.with_borrow_mut(|pending| pending.extend(&bytes[1..]));
-        Ok(1)
-    }
-}
-
-thread_local! {
-    static PENDING: std::cell::RefCell<std::collections::VecDeque<u8>> = const { std::cell::RefCell::new(std::collections::VecDeque::new()) };
-}
-
-struct Tee<'a> {
-    shared: std::rc::Rc<std::cell::RefCell<Vec<u8>>>,
-    all: &'a mut Vec<u8>,
-}
-
-impl std::io::Write for Tee<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.shared.borrow_mut().extend_from_slice(bytes);
-        self.all.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }

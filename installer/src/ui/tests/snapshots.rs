@@ -24,6 +24,7 @@ pub(super) fn warning() -> Operator {
     machine.facts.machine.virtualisation = Known("kvm".to_owned());
     machine.facts.machine.clock_synchronised = Known(false);
     machine.facts.machine.time_source = Known(None);
+    machine.facts.network.time_servers[0].time = Probed::unknown("no answer within 3 s");
     machine.facts.machine.firmware.secure_boot = Known(false);
     machine.facts.machine.tpm2.present = Known(false);
     machine.facts.network.reverse = Known(None);
@@ -65,6 +66,9 @@ pub(super) fn failing() -> Operator {
         disks[1].in_use = Some("sdb1 is part of an LVM volume group".to_owned());
     }
     machine.facts.network.address_taken = Known(true);
+    if let Known(time) = &mut machine.facts.network.time_servers[0].time {
+        time.offset_microseconds = -4_200_000;
+    }
     machine.facts.network.fqdn = Some(Name { name: String::new(), addresses: Known(Vec::new()) });
     if let Known(routes) = &mut machine.facts.network.routes {
         routes[0].destination = "10.96.0.0/16".to_owned();
@@ -143,6 +147,19 @@ fn the_network_of_an_appliance() {
     insta::assert_snapshot!("appliance-network-own-80x24", text(&operator.picture(80, 24)));
     operator.open(Page::Disks);
     insta::assert_snapshot!("appliance-disks", text(&operator.picture(80, 24)));
+}
+
+#[test]
+fn the_passphrase_of_the_disk() {
+    let mut operator = good();
+    operator.open(Page::Disks);
+    operator.go_to(Field::UsePassphrase);
+    operator.press(KeyCode::Char(' '));
+    operator.go_to(Field::Passphrase);
+    operator.write("correct horse battery");
+    operator.go_to(Field::PassphraseAgain);
+    operator.write("correct");
+    insta::assert_snapshot!("disks-passphrase", text(&operator.picture(80, 24)));
 }
 
 #[test]

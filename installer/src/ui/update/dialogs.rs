@@ -150,6 +150,11 @@ pub(super) fn save_answers(model: &mut Model, save: &Save, effects: &mut Vec<Eff
     if save.with_token && model.answers.encrypt && config.storage.disk.is_some() {
         text.push_str("# It allows the disk below to be erased without a question.\n");
     }
+    if config.passphrase_file() == Some(crate::layout::PASTED_PASSPHRASE.into()) {
+        text.push_str(
+            "# The passphrase of the disk was typed: have it in the file that storage.encryption.passphrase names.\n",
+        );
+    }
     for problem in &open {
         text.push_str(&format!("# Still open: {problem}\n"));
     }

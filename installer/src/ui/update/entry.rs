@@ -95,6 +95,8 @@ pub(in crate::ui) fn edit_characters(characters: &mut Vec<char>, cursor: usize, 
 pub(super) fn edit_secret(model: &mut Model, field: Field, key: KeyEvent) {
     let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
     let secret = match field {
+        Field::Passphrase => &mut model.passphrase,
+        Field::PassphraseAgain => &mut model.passphrase_again,
         Field::Password => &mut model.password,
         Field::PasswordAgain => &mut model.password_again,
         _ => return,
@@ -115,8 +117,19 @@ pub(super) fn edit_secret(model: &mut Model, field: Field, key: KeyEvent) {
     if !model.password.is_empty() {
         model.answers.password_hash = None;
     }
+    if !model.passphrase.is_empty() {
+        model.answers.passphrase.clear();
+    }
     if !fits {
-        say_bad(model, format!("a password has at most {} bytes", crate::ui::secret::PASSWORD_MOST));
+        say_bad(
+            model,
+            match field {
+                Field::Passphrase | Field::PassphraseAgain => {
+                    format!("a passphrase has at most {} bytes", crate::passphrase::MOST)
+                }
+                _ => format!("a password has at most {} bytes", crate::ui::secret::PASSWORD_MOST),
+            },
+        );
     }
 }
 
@@ -197,6 +210,11 @@ pub(super) fn choose(model: &mut Model, field: Field) {
         }
         Field::Encrypt(on) => model.answers.encrypt = on,
         Field::ShowRecoveryKey => model.answers.show_recovery_key = !model.answers.show_recovery_key,
+        Field::UsePassphrase => {
+            model.answers.use_passphrase = !model.answers.use_passphrase;
+            model.passphrase.clear();
+            model.passphrase_again.clear();
+        }
         Field::Address(number) => {
             if let Some((address, _)) = model.addresses().get(number).cloned() {
                 model.answers.address = address;

@@ -26,7 +26,7 @@ use entry::{choose, edit, paste};
 use focus::{focus, has_only_buttons, leave_group, scroll, settle_focus, step_focus};
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyEventKind};
 use results::heard;
-use work::{again, begin_hash, make_request, save_report, want};
+use work::{again, begin_hash, keep_passphrase, make_request, save_report, want};
 use zeroize::Zeroizing;
 
 /// What happened.
@@ -98,6 +98,7 @@ fn tick(model: &mut Model, effects: &mut Vec<Effect>) {
         tasks.verify.tick(tick),
         tasks.judge.tick(tick),
         tasks.request.tick(tick),
+        tasks.passphrase.tick(tick),
         tasks.hash.tick(tick),
         tasks.network.tick(tick),
         tasks.keep.tick(tick),
@@ -176,7 +177,8 @@ fn back(model: &mut Model, effects: &mut Vec<Effect>) {
         Page::Administrator => tasks.hash.cancel(),
         Page::Review => tasks.prepare.cancel(),
         Page::Network => tasks.network.cancel(),
-        Page::Welcome | Page::Disks | Page::Cluster => None,
+        Page::Disks => tasks.passphrase.cancel(),
+        Page::Welcome | Page::Cluster => None,
     };
     if let Some(serial) = stopped {
         model.leaves_when_done = false;
@@ -221,6 +223,10 @@ fn go_on(model: &mut Model, effects: &mut Vec<Effect>) {
         return;
     }
     model.tried.insert(page);
+    if page == Page::Disks && model.needs_passphrase() {
+        keep_passphrase(model, effects);
+        return;
+    }
     if page == Page::Administrator && model.needs_password() {
         begin_hash(model, effects);
         return;

@@ -35,7 +35,7 @@ pub(super) fn heard(model: &mut Model, serial: u64, answer: Answer, effects: &mu
             }
         }
         Answer::Verifying(done, total) => {
-            if model.tasks.verify.running().is_some_and(|running| running.serial == serial) {
+            if model.tasks.verify.is_running(serial) {
                 model.verified_bytes = (done, total);
             }
         }
@@ -66,6 +66,9 @@ pub(super) fn heard(model: &mut Model, serial: u64, answer: Answer, effects: &mu
         }
         Answer::Hash(result) => hashed(model, serial, result, effects),
         Answer::NetworkSetUp(result) => network_set_up(model, serial, result, effects),
+        Answer::Kept(result) if model.tasks.passphrase.is_running(serial) => {
+            passphrase_kept(model, serial, result, effects);
+        }
         Answer::Kept(result) => kept(model, serial, result),
         Answer::Prepared(prepared) => {
             if model.tasks.prepare.settle(serial, *prepared) {
@@ -91,6 +94,23 @@ pub(super) fn hashed(model: &mut Model, serial: u64, result: Result<String, Stri
             }
         }
         Err(error) => say_bad(model, format!("the password cannot be taken: {error}")),
+    }
+}
+
+fn passphrase_kept(model: &mut Model, serial: u64, result: Result<(), String>, effects: &mut Vec<Effect>) {
+    let outcome = result.clone();
+    model.tasks.passphrase.settle(serial, result);
+    let leaves = std::mem::take(&mut model.leaves_when_done);
+    match outcome {
+        Ok(()) => {
+            crate::layout::PASTED_PASSPHRASE.clone_into(&mut model.answers.passphrase);
+            model.passphrase.clear();
+            model.passphrase_again.clear();
+            if leaves && model.page == Page::Disks {
+                go_on(model, effects);
+            }
+        }
+        Err(error) => say_bad(model, format!("the passphrase cannot be kept in memory: {error}")),
     }
 }
 

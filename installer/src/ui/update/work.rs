@@ -3,9 +3,11 @@
 use super::focus::focus;
 use super::{Effect, next_serial, say_bad};
 use crate::config::{Network, Page};
+use crate::passphrase::Rule;
 use crate::ui::field::{Field, Pem};
 use crate::ui::machine::Job;
 use crate::ui::model::Model;
+use crate::ui::secret::{passphrase_rules, password_rules};
 use zeroize::Zeroizing;
 
 /// Begins what the answers and the page ask for and was not asked yet. While a field is typed into, nothing is asked about it.
@@ -19,7 +21,7 @@ pub(super) fn want(model: &mut Model, effects: &mut Vec<Effect>) {
     let questions = model.questions();
     let is_first = model.facts().is_none() && model.tasks.probe.running().is_none();
     let is_asked_here = [Page::Network, Page::Identity, Page::Bundle, Page::Host].contains(&model.page);
-    let names = [Field::Fqdn, Field::Vip, Field::BundlePath];
+    let names = [Field::Fqdn, Field::Vip, Field::BundlePath, Field::TimeServers];
     if model.tasks.probe.is_open(&questions)
         && (is_first || model.tasks.probe.is_stale() || (is_asked_here && !is_typing(model, &names)))
     {
@@ -89,14 +91,9 @@ pub(super) fn again(model: &mut Model) {
 }
 
 pub(super) fn begin_hash(model: &mut Model, effects: &mut Vec<Effect>) {
-    let rules = crate::ui::secret::password_rules(&model.password, &model.password_again, &model.answers.administrator);
-    if let Some((_, rule)) = rules.iter().find(|(holds, _)| !holds) {
-        say_bad(
-            model,
-            format!("the password has to be {rule}")
-                .replace("to be does", "to be one that does")
-                .replace("to be no", "to be without a"),
-        );
+    let rules = password_rules(&model.password, &model.password_again, &model.answers.administrator);
+    if let Some(broken) = broken("password", &rules) {
+        say_bad(model, broken);
         focus(model, Field::Password);
         return;
     }
@@ -107,6 +104,31 @@ pub(super) fn begin_hash(model: &mut Model, effects: &mut Vec<Effect>) {
     model.tasks.hash.begin((), serial, model.tick);
     model.leaves_when_done = true;
     effects.push(Effect::Run(serial, Job::Hash(model.password.clone())));
+}
+
+/// Keeps the typed passphrase of the disk in memory, where `disk.encrypt` reads it.
+pub(super) fn keep_passphrase(model: &mut Model, effects: &mut Vec<Effect>) {
+    let rules = passphrase_rules(&model.passphrase, &model.passphrase_again);
+    if let Some(broken) = broken("passphrase", &rules) {
+        say_bad(model, broken);
+        focus(model, Field::Passphrase);
+        return;
+    }
+    if model.tasks.passphrase.running().is_some() {
+        return;
+    }
+    let content = Zeroizing::new(model.passphrase.expose().as_bytes().to_vec());
+    let serial = next_serial(model);
+    model.tasks.passphrase.begin((), serial, model.tick);
+    model.leaves_when_done = true;
+    effects.push(Effect::Run(serial, Job::Keep(crate::layout::PASTED_PASSPHRASE.into(), content, 0o600)));
+}
+
+/// The first rule that does not hold, as a sentence.
+fn broken(what: &str, rules: &[Rule]) -> Option<String> {
+    let (_, rule) = rules.iter().find(|(holds, _)| !holds)?;
+    let text = format!("the {what} has to be {rule}");
+    Some(text.replace("to be does", "to be one that does").replace("to be no", "to be without a"))
 }
 
 /// Has the live system take the network settings.

@@ -31,7 +31,7 @@ open_volume() {
     fi
     tell "The TPM of this machine did not open the data volume of $partition." \
         "Is this the machine's own TPM, and was its firmware or its Secure Boot changed?" \
-        "Type the recovery key of this site. It lies, encrypted, in the escrow on the boot partition."
+        "Type the recovery key of this site, or its passphrase. The key lies, encrypted, in the escrow on the boot partition."
     # try-empty-password and tokens are left out: a person answers, on whichever console.
     until systemd-cryptsetup attach "$volume" "$partition" - luks,timeout=0,tries=0,headless=0; do
         tell "That key does not open the data volume."
