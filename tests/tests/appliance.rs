@@ -64,6 +64,7 @@ fn serves(machine: &mut VirtualMachine) {
         test \"$(systemctl --failed --no-legend | wc -l)\" = 0
         test \"$(cofferdam status | grep -c 'slot [0-9]*: ')\" = 2
         grep -q 'Monitor, read only' /dev/vcs1
+        test -z \"$(ss --listening --numeric --no-header 'sport = :5355 or sport = :5353')\"
         getent hosts {FQDN}
         journalctl -b -o cat -u systemd-veritysetup@root.service | tail -n 2
         findmnt -no SOURCE /etc"

@@ -54,6 +54,7 @@ pub(crate) const TREE: &[TreeFile] = &[
     file("etc/systemd/network/70-cofferdam-services.netdev", 0o644, include_bytes!("../../recipe/tree/etc/systemd/network/70-cofferdam-services.netdev")),
     file("etc/systemd/network/70-cofferdam-services.network", 0o644, include_bytes!("../../recipe/tree/etc/systemd/network/70-cofferdam-services.network")),
     file("etc/systemd/network/80-cofferdam-dhcp.network", 0o644, include_bytes!("../../recipe/tree/etc/systemd/network/80-cofferdam-dhcp.network")),
+    file("etc/systemd/resolved.conf.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/resolved.conf.d/cofferdam.conf")),
     file("etc/systemd/system/getty@.service.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/getty@.service.d/cofferdam.conf")),
     file("etc/systemd/system/serial-getty@.service.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/serial-getty@.service.d/cofferdam.conf")),
     file("etc/systemd/system/ssh.service.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/ssh.service.d/cofferdam.conf")),
