@@ -6,7 +6,7 @@ set -euo pipefail
 packages=(
     build-essential ca-certificates cmake curl dpkg-dev git jq python3 pkg-config
     # peers that check our formats
-    skopeo docker-registry nginx-light containerd runc minisign age openssl xorriso zstd cryptsetup-bin apache2-utils
+    skopeo podman docker-registry nginx-light containerd runc minisign age openssl xorriso zstd cryptsetup-bin apache2-utils
     # test beds
     fdisk mmdebstrap uidmap util-linux iproute2 iptables iputils-ping dnsmasq-base e2fsprogs mtools busybox-static
     qemu-system-x86 qemu-utils ovmf swtpm systemd

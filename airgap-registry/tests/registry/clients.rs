@@ -4,6 +4,8 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bundle::oci::Digest;
+
 use crate::harness::{Bench, Process, Running, USER, assert_clean, attempt, run};
 
 /// A folder as skopeo's `--cert-dir` wants it.
@@ -250,5 +252,129 @@ fn containerd_pulls_every_upstream_name_through_one_mirror() {
     assert!(!good && text.contains("not found"), "{text}");
     let (good, text) = containerd.pull(&node, "docker.io/library/pause:3.2");
     assert!(!good && text.contains("not found"), "another upstream's image of the same name: {text}");
+    assert_clean(&bench.path("store"));
+}
+
+/// A layer of ten gigabytes in by skopeo and out by containerd, both by certificate; then thirty-two downloads of it at once.
+/// The server's memory stays below 50 MiB.
+#[test]
+#[ignore = "slow: 20 GB are written, some minutes"]
+fn slow_a_layer_of_ten_gigabytes_goes_in_and_out() {
+    const SIZE: u64 = 10_000_000_000;
+    let bench = Bench::new();
+    let layout = bench.path("layout");
+    let layer = bench.path("layer");
+    // A hole: what is measured is the server.
+    fs::File::create(&layer).unwrap().set_len(SIZE).unwrap();
+    let sum = run("sha256sum", &[layer.as_str()]);
+    let digest = sum.split_whitespace().next().unwrap();
+    let blob = |bytes: &[u8]| {
+        let digest = Digest::sha256_of(bytes);
+        bench.write(&format!("layout/blobs/sha256/{}", digest.hex()), bytes);
+        digest
+    };
+    let config = blob(
+        format!(
+            r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":["sha256:{digest}"]}}}}"#
+        )
+        .as_bytes(),
+    );
+    let length = fs::metadata(layout.join("blobs/sha256").join(config.hex())).unwrap().len();
+    fs::rename(&layer, layout.join("blobs/sha256").join(digest)).unwrap();
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{kind}","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"{config}","size":{length}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:{digest}","size":{SIZE}}}]}}"#
+    );
+    let manifest_digest = blob(manifest.as_bytes());
+    bench.write("layout/oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+    let size = manifest.len();
+    bench.write(
+        "layout/index.json",
+        format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"{kind}","digest":"{manifest_digest}","size":{size},"annotations":{{"org.opencontainers.image.ref.name":"large"}}}}]}}"#
+        ),
+    );
+    let server = Process::start(&bench, &bench.tls_config());
+    let (admin, port) = (cert_dir(&bench, Some("admin")), server.address.port());
+    let to = format!("docker://localhost:{port}/example.com/large:1");
+    let from = format!("oci:{layout}:large");
+    let began = Instant::now();
+    let copy = ["--insecure-policy", "copy", "--preserve-digests", "--dest-cert-dir", &admin, &from, &to];
+    run("skopeo", &copy);
+    println!("skopeo pushed it in {:.0} s, peak {} KiB", began.elapsed().as_secs_f64(), server.peak_memory());
+
+    let pki = |name: &str| bench.path(&format!("pki/{name}"));
+    let url = format!("https://localhost:{port}");
+    let access = format!(
+        "capabilities = ['pull', 'resolve']\nca = '{}'\nclient = [['{}', '{}']]\n",
+        pki("ca.crt"),
+        pki("node.crt"),
+        pki("node.key")
+    );
+    bench.write("hosts/_default/hosts.toml", format!("server = '{url}'\n{access}[host.'{url}']\n{access}"));
+    let containerd = Containerd::start(&bench);
+    let began = Instant::now();
+    let hosts = bench.path("hosts").into_string();
+    let fetch = ["-a", &containerd.socket, "content", "fetch", "--hosts-dir", &hosts, "example.com/large:1"];
+    run("ctr", &fetch);
+    let held = run("ctr", &["-a", &containerd.socket, "content", "list", "--quiet"]);
+    assert!(held.contains(digest), "{held}");
+    println!("containerd fetched it in {:.0} s, peak {} KiB", began.elapsed().as_secs_f64(), server.peak_memory());
+    drop(containerd);
+
+    let (ca, certificate, key) = (pki("ca.crt"), pki("node.crt"), pki("node.key"));
+    let address = format!("{url}/v2/example.com/large/blobs/sha256:{digest}");
+    let access = ["--cacert", ca.as_str(), "--cert", certificate.as_str(), "--key", key.as_str()];
+    let readers: Vec<_> = (0..32)
+        .map(|_| {
+            let mut curl = Command::new("curl");
+            curl.args(["-s", "--max-time", "20", "-o", "/dev/null"]).args(access).arg(&address).spawn().unwrap()
+        })
+        .collect();
+    for mut reader in readers {
+        // Within its time or with "operation timed out": nobody was refused.
+        assert!(matches!(reader.wait().unwrap().code(), Some(0 | 28)));
+    }
+    let peak = server.peak_memory();
+    println!("thirty-two downloads at once, peak {peak} KiB");
+    assert!(peak <= 50 << 10, "{peak} KiB");
+    assert_clean(&bench.path("store"));
+}
+
+#[test]
+fn podman_pushes_with_a_password_and_pulls_as_a_node() {
+    let bench = Bench::new();
+    let layout = bench.layout(&["pause"], 1 << 20);
+    let server = Running::start(bench.tls_config());
+    let at = format!("localhost:{}/team/pause:1", server.address.port());
+    let (nobody, node) = (cert_dir(&bench, None), cert_dir(&bench, Some("node")));
+    let credentials = format!("{}:{}", USER.0, USER.1);
+    let places = ["root", "runroot"].map(|name| format!("--{name}={}", bench.path(&format!("podman/{name}"))));
+    let podman = |arguments: &[&str]| {
+        let global =
+            [&places[0], &places[1], "--storage-driver=vfs", "--events-backend=none", "--cgroup-manager=cgroupfs"];
+        attempt("podman", &[&global.map(|word| word as &str)[..], arguments].concat())
+    };
+    // What it says to standard error stands in the text, too.
+    let must = |arguments: &[&str]| {
+        let (good, text) = podman(arguments);
+        assert!(good, "{arguments:?}: {text}");
+        text.lines().find(|line| line.len() == 64).unwrap_or_default().to_owned()
+    };
+    let source = format!("oci:{layout}:pause");
+    let first = format!("docker://{at}");
+    run(
+        "skopeo",
+        &["--insecure-policy", "copy", "--dest-cert-dir", &nobody, "--dest-creds", &credentials, &source, &first],
+    );
+    let (good, text) = podman(&["pull", "--cert-dir", &nobody, &at]);
+    assert!(!good, "nobody may not pull: {text}");
+    let id = must(&["pull", "--quiet", "--cert-dir", &node, &at]);
+    let other = at.replace("pause:1", "again:1");
+    let (good, text) = podman(&["push", "--cert-dir", &node, &id, &format!("docker://{other}")]);
+    assert!(!good && text.contains("denied"), "a node may not push: {text}");
+    must(&["push", "--cert-dir", &nobody, "--creds", &credentials, &id, &format!("docker://{other}")]);
+    must(&["rmi", "--force", &id]);
+    assert_eq!(must(&["pull", "--quiet", "--cert-dir", &node, &other]), id, "it is the same image");
     assert_clean(&bench.path("store"));
 }
