@@ -259,6 +259,7 @@ fn slow_a_person_installs_an_appliance_at_the_serial_console() {
 /// back by itself. The machine's cluster answers all the way. Half an hour without KVM.
 #[test]
 #[ignore = "slow: a whole cluster, three media, two upgrades"]
+#[allow(clippy::too_many_lines, reason = "one story from its beginning to its end")]
 fn slow_an_appliance_gets_its_next_system_and_falls_back_from_a_broken_one() {
     let bench = Bench::new();
     let sample = sample::make(bench.path.join("sample").as_std_path()).unwrap();
