@@ -25,7 +25,7 @@ use installer::upgrade::site::Site;
 use installer::upgrade::transaction::Transaction;
 use installer::upgrade::{AUDIT, CURRENT, FOLDER, PREVIOUS, SNAPSHOTS, audit};
 use serde_json::{Value, json};
-use simulated::appliance::{BOOT, MEDIUM_ROOT, NEXT_ROOT};
+use simulated::appliance::{BOOT, MEDIUM_ROOT, NEXT_ROOT, THIRD_ROOT};
 use simulated::release::{Variant, machine, release};
 use simulated::{Crash, Medium, SimulatedHost, State, VOLUME};
 
@@ -455,7 +455,7 @@ fn an_appliance_gets_the_next_system_and_goes_back_to_the_one_before() {
 fn a_system_that_does_not_come_up_leads_back_by_itself() {
     let bench = Bench::appliance(Variant::System);
     let host = bench.host();
-    host.state.borrow_mut().fault = Some("system");
+    host.state.borrow_mut().fault = Some(NEXT_ROOT);
     let Ended::WentBack { reason, .. } = bench.apply(&host).unwrap() else { panic!("it was committed") };
     assert!(reason.contains("system 2.0.0 was started 3 times and did not come up"), "{reason}");
     is_clean(&host);
@@ -464,6 +464,28 @@ fn a_system_that_does_not_come_up_leads_back_by_itself() {
     // The mended system goes in.
     host.state.borrow_mut().fault = None;
     assert_eq!(bench.apply(&host).unwrap(), Ended::Committed);
+}
+
+/// The slot that an undo would restart into is written: from then on there is nothing to undo, and nothing offers it.
+#[test]
+fn an_upgrade_whose_slot_is_written_again_cannot_be_undone() {
+    let bench = Bench::appliance(Variant::System);
+    let first = bench.host();
+    assert_eq!(bench.apply(&first).unwrap(), Ended::Committed);
+    let next = Bench::appliance(Variant::NextSystem);
+    let host = next.host();
+    *host.state.borrow_mut() = first.state.borrow().clone();
+    host.state.borrow_mut().fault = Some(THIRD_ROOT);
+    let Ended::WentBack { reason, .. } = next.apply(&host).unwrap() else { panic!("it was committed") };
+    assert!(reason.contains("system 3.0.0 was started 3 times"), "{reason}");
+    assert_eq!(host.state.borrow().appliance.as_ref().unwrap().running, NEXT_ROOT);
+    assert!(run::begin_undo(&host, "tester").unwrap().is_none(), "the system 1.0.0 is gone");
+    is_clean(&host);
+    host.state.borrow_mut().fault = None;
+    assert_eq!(next.apply(&host).unwrap(), Ended::Committed);
+    let undo = run::begin_undo(&host, "tester").unwrap().unwrap();
+    assert_eq!(next.go_on(&host, undo).unwrap(), Ended::Undone);
+    assert_eq!(host.state.borrow().appliance.as_ref().unwrap().running, NEXT_ROOT);
 }
 
 /// The pack with the system.
@@ -501,7 +523,7 @@ fn a_system_that_does_not_fit_the_site_is_refused() {
 fn a_crash_at_every_effect_of_an_upgrade_of_the_system_ends_whole() {
     let bench = Bench::appliance(Variant::System);
     every_crash_point(&bench, &End::new_release(&bench), in_turn);
-    let end = End { fault: Some("system"), ..End::old_release(&bench) };
+    let end = End { fault: Some(NEXT_ROOT), ..End::old_release(&bench) };
     every_crash_point(&bench, &end, in_turn);
 }
 

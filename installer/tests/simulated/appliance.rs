@@ -21,7 +21,9 @@ const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 pub const MEDIUM_ROOT: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 /// Root hash of the system that a bundle brings.
 pub const NEXT_ROOT: &str = "fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210";
-/// The public key of both systems' signatures on PCR 11.
+/// Root hash of the one after that.
+pub const THIRD_ROOT: &str = "aaaabbbbccccddddaaaabbbbccccddddaaaabbbbccccddddaaaabbbbccccdddd";
+/// The public key of all systems' signatures on PCR 11.
 pub const PCR_KEY: &str = "the public key";
 
 /// What a disk of an appliance holds besides the volume and the boot partition.
@@ -250,7 +252,8 @@ impl State {
             let text = String::from_utf8(node.content.clone().unwrap()).unwrap();
             let hash = text.split("roothash=").nth(1).unwrap_or(MEDIUM_ROOT).to_owned();
             *self.appliance.as_mut().unwrap().boots.entry(hash.clone()).or_default() += 1;
-            let comes_up = self.fault != Some("system") || hash == MEDIUM_ROOT;
+            // The fault of a system is named by its root hash.
+            let comes_up = self.fault != Some(hash.as_str());
             if comes_up {
                 assert!(self.slots().starts(&hash), "{path} starts a root that is not whole");
                 self.nodes.insert(format!("{folder}cofferdam_{version}.efi"), node);

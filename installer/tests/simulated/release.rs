@@ -31,6 +31,8 @@ pub enum Variant {
     TwoHops,
     /// As the second, with the next system of an appliance.
     System,
+    /// A third one, with the system after that.
+    NextSystem,
 }
 
 /// Three packs with every kind of file, manifest, secret and gate.
@@ -39,7 +41,7 @@ pub fn release(variant: Variant) -> (Index, Vec<Vec<u8>>) {
     let is_first = variant == Variant::First;
     let kubernetes: &[&str] = match variant {
         Variant::First => &["1.28.0"],
-        Variant::Second | Variant::Irreversible | Variant::System => &["1.28.1"],
+        Variant::Second | Variant::Irreversible | Variant::System | Variant::NextSystem => &["1.28.1"],
         Variant::TwoHops => &["1.30.2", "1.29.1"],
     };
     let mut blobs = Vec::new();
@@ -87,8 +89,11 @@ pub fn release(variant: Variant) -> (Index, Vec<Vec<u8>>) {
         all_images.extend(images);
     }
 
-    if variant == Variant::System {
-        let hash = super::appliance::NEXT_ROOT;
+    if let Some((version, hash)) = match variant {
+        Variant::System => Some(("2.0.0", super::appliance::NEXT_ROOT)),
+        Variant::NextSystem => Some(("3.0.0", super::appliance::THIRD_ROOT)),
+        _ => None,
+    } {
         let mut part = |name: &str, text: String| {
             let (digest, size) = keep(&text);
             json!({"name": name, "digest": digest, "size": size, "template": false, "install": []})
@@ -100,11 +105,11 @@ pub fn release(variant: Variant) -> (Index, Vec<Vec<u8>>) {
             part("loader.efi", "the next loader".to_owned()),
         ];
         let system = json!({
-            "version": "2.0.0", "kernel": "6.12", "root-hash": hash,
+            "version": version, "kernel": "6.12", "root-hash": hash,
             "pcr-key": Digest::sha256_of(super::appliance::PCR_KEY.as_bytes()),
         });
         packs.push(json!({
-            "digest": Digest::sha256_of(b"system"), "size": 0, "name": "system", "version": "2.0.0", "layer": "os",
+            "digest": Digest::sha256_of(hash.as_bytes()), "size": 0, "name": "system", "version": version, "layer": "os",
             "description": "system", "images": [], "files": parts, "manifests": [], "secrets": [], "gates": [],
             "optional-images": [], "system": system,
         }));
@@ -186,7 +191,7 @@ pub fn release(variant: Variant) -> (Index, Vec<Vec<u8>>) {
         .collect();
     let index = json!({
         "schema-version": 1, "media-type": "application/vnd.cofferdam.bundle.index.v1+json", "name": "cofferdam",
-        "version": if is_first { "1.0.0" } else { "1.1.0" }, "architecture": "amd64", "packs": packs, "blobs": listed,
+        "version": match variant { Variant::First => "1.0.0", Variant::NextSystem => "1.2.0", _ => "1.1.0" }, "architecture": "amd64", "packs": packs, "blobs": listed,
         "images": all_images.iter().map(|reference| json!({
             "reference": reference, "digest": nothing, "size": 0,
             "media-type": "application/vnd.oci.image.manifest.v1+json",

@@ -9,8 +9,9 @@ use crate::engine::event::Progress;
 use crate::host::{Command, HostExt};
 use crate::plan;
 use crate::step::{Context, Report, StepError, at_boot, blob_path};
-use crate::upgrade::Action;
 use crate::upgrade::slots::{Entry, Partition, others};
+use crate::upgrade::transaction::Transaction;
+use crate::upgrade::{Action, PREVIOUS};
 
 const IMAGES: &str = "EFI/Linux";
 const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
@@ -72,7 +73,8 @@ pub(super) fn write(context: &Context, action: &Action, report: &mut Report) -> 
     else {
         return Ok(());
     };
-    // What is in the slot now would not come up any more.
+    // What is in the slot now would not come up any more, and nothing leads back to it.
+    forget_undo(context)?;
     at_boot(context, boot, |folder| remove_others(context, folder, &[running]))?;
     for (blob, bytes, partition) in [(root_blob, root_bytes, root), (verity_blob, verity_bytes, verity)] {
         report(Progress::Note { text: format!("writing {bytes} bytes to {}", partition.device) });
@@ -94,6 +96,17 @@ pub(super) fn write(context: &Context, action: &Action, report: &mut Report) -> 
         // The disk is in use, and the partitions stay where they are: the kernel need not read the table again.
         let number = partition.number.to_string();
         context.must("sfdisk", ["--quiet", "--no-reread", "--no-tell-kernel", "--part-uuid", disk, &number, &id])?;
+    }
+    Ok(())
+}
+
+/// The last upgrade cannot be undone any more when that would restart into the slot.
+fn forget_undo(context: &Context) -> Result<(), StepError> {
+    let Some(last) = Transaction::read(context.host, PREVIOUS)? else { return Ok(()) };
+    let switches =
+        |step: &plan::Step| matches!(&step.action, plan::Action::Upgrade { what: Action::SwitchSystem { .. } });
+    if last.back.steps.iter().any(switches) {
+        context.host.remove(PREVIOUS.into())?;
     }
     Ok(())
 }
