@@ -5,7 +5,7 @@ use crate::ui::field::Field;
 use crate::ui::sheet::Sheet;
 
 pub(super) const HELP: &str = "\
-This version makes the first node of a cluster; further nodes join later with `cofferdam join`.
+This version makes a cluster of one node; it joins no further ones.
 
 Pods and services get addresses out of two ranges that nothing else in your network may use: an overlap with a network that \
 this machine reaches is a failure.
