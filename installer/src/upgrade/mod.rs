@@ -12,6 +12,7 @@ pub mod findings;
 mod path;
 pub mod plan;
 pub mod run;
+pub mod shown;
 pub mod site;
 pub mod slots;
 mod space;
@@ -22,7 +23,7 @@ pub mod transaction;
 use crate::live::root as live_root;
 pub use action::{Action, GateKind};
 pub(crate) use path::newest_kubernetes;
-pub use plan::UpgradePlan;
+pub use shown::UpgradePlan;
 pub use site::Site;
 pub(crate) use step::{done, run as run_step};
 

@@ -10,17 +10,15 @@ use std::collections::BTreeSet;
 
 use bundle::index::{Index, Layer, Pack};
 use camino::Utf8PathBuf;
-use schemars::JsonSchema;
-use serde::Serialize;
 
 use super::action::{Action, GateKind};
 use super::difference::{self, FileDifference};
 use super::path;
+use super::shown::{Downtime, PackChange, Release, UpgradePlan};
 use super::site::Site;
 use super::slots;
-use super::space::{self, Need};
+use super::space;
 use super::stages::{CONTAINERD, KUBELET, KUBERNETES_MARK, Stages, images, is_kubelet, paths, targets};
-use crate::check::Finding;
 use crate::config::{Encryption, InstallConfig};
 use crate::layout;
 use crate::plan::{self, Kubernetes, Plan, PlanError, Steps};
@@ -31,77 +29,6 @@ pub const SCHEMA_VERSION: u32 = 1;
 
 /// The pods that a control plane change makes unreachable for, in seconds on a normal server.
 const API_RESTART: u32 = 25;
-
-/// What `upgrade plan` shows.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct UpgradePlan {
-    /// Always 1.
-    pub schema_version: u32,
-    /// The installed release.
-    pub from: Release,
-    /// The next release.
-    pub to: Release,
-    /// Id of the key that signed the bundle.
-    pub signer: String,
-    /// Kubernetes versions that are gone through, the last one being the next release's; empty when it stays.
-    pub hops: Vec<String>,
-    /// What was checked.
-    pub findings: Vec<Finding>,
-    /// What is needed on each filesystem at the peak.
-    pub space: Vec<Need>,
-    /// Packs that change.
-    pub packs: Vec<PackChange>,
-    /// Files that change.
-    pub differences: Vec<FileDifference>,
-    /// Steps during which something cannot be reached; those that are missing cost nothing.
-    pub downtime: Vec<Downtime>,
-    /// The way forward.
-    pub plan: Plan,
-    /// The way back.
-    pub back: Plan,
-}
-
-/// A release.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-pub struct Release {
-    /// The bundle's name.
-    pub bundle: String,
-    /// Its version.
-    pub version: String,
-    /// Kubernetes in it.
-    pub kubernetes: String,
-}
-
-/// A pack that changes.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct PackChange {
-    /// Its name.
-    pub name: String,
-    /// The installed version; absent for a new pack.
-    pub from: Option<String>,
-    /// The next version; absent for one that goes.
-    pub to: Option<String>,
-    /// Migrations that run.
-    pub migrations: Vec<String>,
-    /// Those of them that only the snapshot of etcd undoes.
-    pub irreversible: Vec<String>,
-}
-
-/// What a step makes unreachable.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub struct Downtime {
-    /// The step.
-    pub step: String,
-    /// Seconds without API, expected on this machine.
-    pub api_seconds: u32,
-    /// Seconds without a workload, expected on this machine.
-    pub workload_seconds: u32,
-    /// Of what.
-    pub what: String,
-}
 
 /// The bundle that may come, verified.
 #[derive(Debug, Clone, Copy)]
@@ -116,13 +43,6 @@ pub struct Incoming<'a> {
     pub bytes: u64,
     /// Id of the key that signed it.
     pub signer: &'a str,
-}
-
-impl UpgradePlan {
-    /// What stands against the upgrade.
-    pub fn blocking(&self) -> Vec<&Finding> {
-        self.findings.iter().filter(|finding| finding.blocks && !finding.accepted).collect()
-    }
 }
 
 /// Computes both plans.

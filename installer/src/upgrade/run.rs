@@ -5,7 +5,8 @@ use bundle::index::Index;
 use bundle::oci::Digest;
 use camino::Utf8Path;
 
-use super::plan::{Incoming, UpgradePlan};
+use super::plan::Incoming;
+use super::shown::UpgradePlan;
 use super::transaction::{Direction, Transaction};
 use super::{CURRENT, FOLDER, PREVIOUS, SNAPSHOTS, audit};
 use crate::config::{self, InstallConfig};

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bundle::index::{InstallTarget, Pack, PackImage, PackManifest};
 
 use super::action::{Action, GateKind};
-use super::plan::Downtime;
+use super::shown::Downtime;
 use super::site::Site;
 use crate::plan::{self, Kubernetes, Steps};
 
