@@ -52,8 +52,10 @@ pub(crate) fn at_boot<T>(
     context.host.make_directory(DISK.into(), 0o700)?;
     context.must("mount", ["-t", "vfat", "-o", "umask=0077,quiet", device, DISK])?;
     let result = act(DISK.into());
-    unmount(context)?;
-    result
+    let unmounted = unmount(context);
+    // What went wrong first is what is told.
+    let value = result?;
+    unmounted.map(|()| value)
 }
 
 fn unmount(context: &Context) -> Result<(), StepError> {
