@@ -331,7 +331,8 @@ fn chains_that_break() {
     let middle = bench.make(Recipe::intermediate());
     let leaf = bench.make(Recipe { issuer: Some("middle"), ..Recipe::default() });
     let key = bench.read("leaf.key");
-    let leaf_of_leaf = bench.make(Recipe { name: "deep", issuer: Some("leaf"), ..Recipe::default() });
+    // A day shorter than its issuer, which may be made in the second before it.
+    let leaf_of_leaf = bench.make(Recipe { name: "deep", issuer: Some("leaf"), days: "364", ..Recipe::default() });
     let foreign_root = bench.make(Recipe { name: "foreign", subject: "/CN=Foreign Root", ..Recipe::root() });
     let stranger =
         bench.make(Recipe { name: "stranger", subject: "/CN=Stranger", issuer: Some("foreign"), ..Recipe::default() });
