@@ -91,6 +91,9 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
             say("the volume of an interrupted installation is kept: the TPM opened it");
             return passphrase::forget(context);
         }
+        if context.succeeds("cryptsetup", ["isLuks", "--type", "luks2", &disk.path])? {
+            say("a volume is there, but none of this installation that the TPM opens: it is made anew");
+        }
         super::target::release(context)?;
     }
     close(context)?;
