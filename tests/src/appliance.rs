@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
@@ -20,6 +20,75 @@ const MAC: &str = "52:54:00:12:34:56";
 /// Where the live system has the medium.
 const MEDIUM: &str = "/run/cofferdam/medium/cofferdam";
 const DISK_BYTES: u64 = 16 << 30;
+
+/// A folder for one story about an appliance, which tells on standard error what happened when.
+#[derive(Debug)]
+pub struct Bench {
+    _directory: tempfile::TempDir,
+    /// Where the story's files lie; they are gone with it.
+    pub path: Utf8PathBuf,
+    began: Instant,
+}
+
+impl Bench {
+    /// An empty folder, and a clock at zero.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let path = Utf8PathBuf::from_path_buf(directory.path().to_owned());
+        let path = path.map_err(|path| anyhow::anyhow!("{} is no UTF-8", path.display()))?;
+        Ok(Self { _directory: directory, path, began: Instant::now() })
+    }
+
+    /// A medium with the sample bundle; `more` as for [`ApplianceMedium::build`].
+    pub fn medium(&self, more: &[&str]) -> Result<ApplianceMedium> {
+        let sample = sample::make(self.path.join("sample").as_std_path())?;
+        let medium = ApplianceMedium::build(&sample, &self.path, more)?;
+        self.say(&format!("the medium is built, {} MB", medium.image.metadata()?.len() / 1_000_000));
+        Ok(medium)
+    }
+
+    /// [`install`], told.
+    pub fn install(&self, machine: &mut VirtualMachine) -> Result<()> {
+        install(machine, &mut pass_on)?;
+        self.note(machine, "installed");
+        Ok(())
+    }
+
+    /// Tells that something happened, with the time since the beginning.
+    #[allow(clippy::print_stderr, reason = "stories of many minutes are watched")]
+    pub fn say(&self, what: &str) {
+        eprintln!("{:4.0} s: {what}", self.began.elapsed().as_secs_f64());
+    }
+
+    /// The same with what the machine cost until now.
+    pub fn note(&self, machine: &mut VirtualMachine, what: &str) {
+        let (spent, how) = (machine.cpu_seconds(), machine.accelerator());
+        self.say(&format!("{what}; {spent:.0} s of processor time, {how:?}"));
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "stories of many minutes are watched")]
+fn pass_on(text: &str) {
+    eprint!("{text}");
+}
+
+/// Moments at which the power goes: others in each run, since the number of the process is their seed.
+#[derive(Debug)]
+pub struct Moments(u64);
+
+impl Default for Moments {
+    fn default() -> Self {
+        Self(u64::from(std::process::id()))
+    }
+}
+
+impl Moments {
+    /// The next one, evenly in the next so many milliseconds.
+    pub fn next_below(&mut self, milliseconds: u64) -> Duration {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Duration::from_millis((self.0 >> 33) % milliseconds)
+    }
+}
 
 /// A medium, and what belongs to it.
 #[derive(Debug, Clone)]
@@ -76,19 +145,19 @@ impl ApplianceMedium {
     }
 }
 
-/// A data medium with a delta bundle on the sample, whose system is the one of another boot medium: the release `version` of
-/// the sample, with the same Kubernetes.
+/// A data medium with a delta bundle on the sample: `release`, and the system of another boot medium.
 pub fn next_release(
     sample: &Sample,
     folder: &Utf8Path,
-    version: &'static str,
+    release: &Release,
     medium: &ApplianceMedium,
 ) -> Result<Utf8PathBuf> {
+    let version = release.bundle;
     let name = format!("next-{version}");
     let system = folder.join(format!("system-{version}"));
     let (image, trust) = (medium.image.as_str(), medium.trust.as_str());
     cofferdam(&["iso", "system", image, "--trust", trust, "-o", system.as_str()])?;
-    let definition = sample::define(&sample.folder, &name, &Release { bundle: version, ..Release::default() })?;
+    let definition = sample::define(&sample.folder, &name, release)?;
     let mut text = std::fs::read_to_string(&definition)?;
     text.push_str(&format!(
         "  - name: system\n    version: {version}\n    layer: os\n    description: The operating system of the appliance\n    \

@@ -34,17 +34,7 @@ impl Probe {
     pub fn start(lan: &Lan, address: &str) -> Result<Self> {
         let log = lan.folder().join("probe.log");
         let _ = std::fs::remove_file(&log);
-        // One line a round: milliseconds since the epoch, and 1 or 0 for the API server and for the workload.
-        let script = format!(
-            "while :; do
-                api=0; web=0
-                curl -sk -o /dev/null --fail --max-time 1 --resolve {FQDN}:6443:{address} https://{FQDN}:6443/readyz && api=1
-                curl -sk -o /dev/null --fail --max-time 1 --resolve {FQDN}:443:{address} https://{FQDN}/ && web=1
-                echo $(date +%s%3N) $api $web
-                sleep {}
-            done",
-            STEP.as_secs_f32()
-        );
+        let script = script(address, STEP);
         let out = std::fs::File::create(&log)?;
         let mut command: Command = lan.command("sh");
         let child = command.args(["-c", &script]).stdin(Stdio::null()).stdout(out).stderr(Stdio::null()).spawn()?;
@@ -56,10 +46,32 @@ impl Probe {
         self.child.kill()?;
         self.child.wait()?;
         let text = std::fs::read_to_string(&self.log).context("the probe wrote nothing")?;
-        let (api, web) = (judge(&text, 1), judge(&text, 2));
+        let (api, web) = outages(&text);
         ensure!(api.asked > 5, "the probe asked {} times only", api.asked);
         Ok((api, web))
     }
+}
+
+/// What asks, as a script for sh: one line a round, with milliseconds since the epoch, and 1 or 0 for the API server and for
+/// the workload.
+#[must_use]
+pub fn script(address: &str, step: Duration) -> String {
+    format!(
+        "while :; do
+            api=0; web=0
+            curl -sk -o /dev/null --fail --max-time 1 --resolve {FQDN}:6443:{address} https://{FQDN}:6443/readyz && api=1
+            curl -sk -o /dev/null --fail --max-time 1 --resolve {FQDN}:443:{address} https://{FQDN}/ && web=1
+            echo $(date +%s%3N) $api $web
+            sleep {}
+        done",
+        step.as_secs_f32()
+    )
+}
+
+/// What the lines of [`script`] tell about the API server and about the workload.
+#[must_use]
+pub fn outages(log: &str) -> (Outage, Outage) {
+    (judge(log, 1), judge(log, 2))
 }
 
 /// Time between the last answer before and the first answer after each silence.

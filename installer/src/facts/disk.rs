@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Probed, answer, needed};
 use crate::host::{EntryKind, Host};
 
-/// Label of a medium that carries a bundle.
-pub const MEDIUM_LABEL: &str = "COFFERDAM";
+/// Labels of a medium: of a volume that carries answers or a bundle, and of the one that boots. FAT may hold them in lower case.
+const MEDIUM_LABELS: [&str; 2] = ["COFFERDAM", "COFFERDAM_OS"];
 
 const COLUMNS: &str = "NAME,PATH,TYPE,SIZE,MODEL,SERIAL,WWN,TRAN,RO,RM,FSTYPE,PTTYPE,MOUNTPOINTS,PKNAME,LABEL,UUID";
 
@@ -216,9 +216,14 @@ fn in_use(node: &Node) -> Option<String> {
     })
 }
 
+/// The data volume of an installation that was interrupted is none, whatever its label and that of its filesystem.
 fn is_medium(node: &Node) -> bool {
+    if node.fstype.as_deref() == Some("crypto_LUKS") {
+        return false;
+    }
+    let has_label = |label: &String| MEDIUM_LABELS.iter().any(|known| label.eq_ignore_ascii_case(known));
     node.fstype.as_deref() == Some("iso9660")
-        || node.label.as_ref().is_some_and(|label| label.to_ascii_uppercase().starts_with(MEDIUM_LABEL))
+        || node.label.as_ref().is_some_and(has_label)
         || node.children.iter().any(is_medium)
 }
 
@@ -331,6 +336,24 @@ mod tests {
         }
         assert_eq!(disks[1].serial.as_deref(), Some("S6CTNX0T512345"), "blanks around serials are cut");
         assert_eq!(disks[1].bus.as_deref(), Some("sata"));
+    }
+
+    #[test]
+    fn what_an_interrupted_installation_left_is_no_medium() {
+        let tree = |label: &str, kind: &str, child: &str| {
+            format!(
+                r#"{{"blockdevices": [{{"name": "vda", "path": "/dev/vda", "type": "disk", "size": 1, "pttype": "gpt", "children": [
+                    {{"name": "vda1", "type": "part", "fstype": "{kind}", "label": "{label}", "children": [
+                        {{"name": "inner", "type": "crypt", "fstype": "ext4", "label": "{child}"}}]}}]}}]}}"#
+            )
+        };
+        let is_medium = |text: &str| disks(&parse_tree(text).unwrap())[0].is_medium;
+        assert!(!is_medium(&tree("cofferdam-data", "crypto_LUKS", "cofferdam")));
+        for label in ["COFFERDAM", "COFFERDAM_OS", "cofferdam"] {
+            assert!(is_medium(&tree(label, "vfat", "")), "{label}");
+        }
+        assert!(is_medium(&tree("ANY", "iso9660", "")));
+        assert!(!is_medium(&tree("COFFERDAM_OLD", "ext4", "")));
     }
 
     #[test]

@@ -1,0 +1,250 @@
+//! Upgrades of an appliance: the next system in the other slot, one that does not come up, power cuts at any moment.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, missing_docs)]
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::appliance::{self, ApplianceMedium, Bench, Moments, bare_machine};
+use tests::encrypted_site::FQDN;
+use tests::outage;
+use tests::sample::{self, Release};
+use tests::virtual_machine::{BOOT_LIMIT, VirtualMachine};
+
+const MINUTE: Duration = Duration::from_mins(1);
+/// Where the bundles lie on the encrypted volume.
+const BUNDLES: &str = "/var/bundles";
+/// True as long as no upgrade is under way.
+const OVER: &str = "! test -e /var/lib/cofferdam/upgrade/current.json";
+
+/// Releases with a system of their own: the arguments are those of the medium that it is taken from.
+type Next = (Release, &'static [&'static str]);
+
+/// A machine with the first release, its cluster finished, and further releases in [`BUNDLES`], as deltas.
+fn site(bench: &Bench, next: &[Next]) -> VirtualMachine {
+    let sample = sample::make(bench.path.join("sample").as_std_path()).unwrap();
+    let medium = ApplianceMedium::build(&sample, &bench.path, &["--image-version", "1.0.0"]).unwrap();
+    let mut media = Vec::new();
+    for (release, arguments) in next {
+        let medium = ApplianceMedium::build_next(&sample, &bench.path, release.bundle, arguments).unwrap();
+        media.push(appliance::next_release(&sample, &bench.path, release, &medium).unwrap());
+    }
+    bench.say("systems and bundles are made");
+    let (mut machine, _disk) = bare_machine(&medium, &bench.path).unwrap();
+    bench.install(&mut machine).unwrap();
+    machine.options_mut().media = media;
+    machine.power_on().unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
+    eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
+    bench.note(&mut machine, "the installation is finished");
+    for (number, (release, _)) in next.iter().enumerate() {
+        let version = release.bundle;
+        let copy = format!(
+            "set -e
+            mkdir -p /run/next {BUNDLES}
+            mount -o ro /dev/sr{number} /run/next
+            cp /run/next/cofferdam/bundle.tar.zst {BUNDLES}/{version}.tar.zst
+            umount /run/next
+            cofferdam bundle inspect {BUNDLES}/{version}.tar.zst"
+        );
+        let seen = machine.run_ok(&copy, 5 * MINUTE).unwrap();
+        assert!(seen.contains(&format!("pack system {version}:")), "{seen}");
+    }
+    machine
+}
+
+/// Asks the API server and the workload until the machine goes off; what is seen lasts, and says which start it belongs to.
+fn probe(machine: &mut VirtualMachine) {
+    let ask = outage::script("10.0.2.20", Duration::from_secs(2));
+    machine.write_file("/run/probe", "0700", ask.as_bytes()).unwrap();
+    let start =
+        "systemd-run --quiet --collect --unit=probe --property=StandardOutput=append:/var/probe.log sh /run/probe";
+    machine.run_ok(start, MINUTE).unwrap();
+}
+
+/// Tells what the probe saw since the last call.
+fn outages(bench: &Bench, machine: &mut VirtualMachine, what: &str) {
+    let log = machine.run_ok("cat /var/probe.log; : >/var/probe.log", MINUTE).unwrap();
+    let (api, web) = outage::outages(&log);
+    assert!(api.asked > 5, "the probe asked {} times only", api.asked);
+    bench.note(
+        machine,
+        &format!(
+            "{what}: API gone {:.0} s at the longest ({:.0} s in all), workload {:.0} s ({:.0} s)",
+            api.longest.as_secs_f32(),
+            api.total.as_secs_f32(),
+            web.longest.as_secs_f32(),
+            web.total.as_secs_f32()
+        ),
+    );
+}
+
+/// Waits until the upgrade that is under way has ended. A unit that went back counts as failed; one that left its transaction
+/// did not get to an end.
+const UNTIL_OVER: &str = "until ! test -e /var/lib/cofferdam/upgrade/current.json; do
+        if systemctl is-failed --quiet cofferdam-upgrade.service; then
+            sleep 5
+            ! test -e /var/lib/cofferdam/upgrade/current.json || exit 1
+        fi
+        sleep 5
+    done
+    journalctl -b -o cat -u cofferdam-upgrade.service
+    cofferdam upgrade history";
+
+/// What there is to see of a site: the workload's answer, the system that runs, the record.
+fn look(machine: &mut VirtualMachine) -> String {
+    let look = format!(
+        "set -e
+        curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/
+        cat /proc/cmdline
+        grep IMAGE_VERSION /usr/lib/os-release
+        mkdir -p /run/boot
+        mount -o ro /dev/disk/by-partlabel/cofferdam-boot /run/boot
+        ls /run/boot/EFI/Linux
+        umount /run/boot
+        cofferdam status"
+    );
+    machine.run_ok(&look, 10 * MINUTE).unwrap()
+}
+
+/// The next system comes with a bundle, is written into the other slot and started; a system that does not come up leads
+/// back by itself. The machine's cluster answers all the way. Half an hour without KVM.
+#[test]
+#[ignore = "slow: a whole cluster, three media, two upgrades"]
+fn slow_an_appliance_gets_its_next_system_and_falls_back_from_a_broken_one() {
+    let bench = Bench::new().unwrap();
+    let same = Release::default();
+    let good: Next = (Release { bundle: "1.1.0", ..same }, &["--kernel-arg", "cofferdam.second"]);
+    let broken: Next = (Release { bundle: "1.2.0", ..same }, &["--kernel-arg", "init=/nothing"]);
+    let mut machine = site(&bench, &[good, broken]);
+    let plan = machine.run_ok(&format!("cofferdam upgrade plan {BUNDLES}/1.1.0.tar.zst"), 5 * MINUTE).unwrap();
+    eprintln!("{plan}");
+    assert!(plan.contains("1.0.0 -> 1.1.0") && plan.contains("the machine restarts"), "{plan}");
+    probe(&mut machine);
+    // A restart ends QEMU.
+    let apply = |machine: &mut VirtualMachine, version: &str| {
+        let mut hear = |_, bytes: &[u8]| eprint!("{}", String::from_utf8_lossy(bytes));
+        let script = format!("cofferdam upgrade apply {BUNDLES}/{version}.tar.zst");
+        let ended = machine.run_streaming(&script, b"", 20 * MINUTE, &mut hear);
+        assert!(!ended.is_ok_and(|output| output.code != 6), "it did not come to the restart");
+        machine.wait_until_off(3 * MINUTE).unwrap();
+    };
+    apply(&mut machine, "1.1.0");
+    bench.note(&mut machine, "it restarts into the next system");
+    machine.power_on().unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    probe(&mut machine);
+    bench.note(&mut machine, "the next system is up, opened by the TPM");
+    eprintln!("{}", machine.run_ok(UNTIL_OVER, 20 * MINUTE).unwrap());
+    let seen = look(&mut machine);
+    eprintln!("{seen}");
+    assert!(
+        seen.contains("hello") && seen.contains("cofferdam.second") && seen.contains("IMAGE_VERSION=1.1.0"),
+        "{seen}"
+    );
+    assert!(seen.contains("cofferdam-sample 1.1.0"), "{seen}");
+    outages(&bench, &mut machine, "the site runs the next release");
+
+    apply(&mut machine, "1.2.0");
+    let mut starts = 0;
+    loop {
+        machine.power_on().unwrap();
+        starts += 1;
+        if machine.wait_for_agent(BOOT_LIMIT).is_ok() {
+            break;
+        }
+        let _ = machine.power_cut();
+        assert!(starts < 5, "nothing comes up any more");
+    }
+    probe(&mut machine);
+    assert_eq!(starts, 4, "three attempts, then the system of before");
+    bench.note(&mut machine, "the broken system had its attempts");
+    let ended = machine.run_ok(UNTIL_OVER, 20 * MINUTE).unwrap();
+    eprintln!("{ended}");
+    let seen = look(&mut machine);
+    assert!(seen.contains("hello") && seen.contains("IMAGE_VERSION=1.1.0"), "{seen}");
+    assert!(seen.contains("cofferdam-sample 1.1.0"), "{seen}");
+    assert!(ended.contains("did not come up"), "{ended}");
+    outages(&bench, &mut machine, "the site runs as before");
+    let refused = machine.run("cofferdam upgrade rollback").unwrap();
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.stderr.contains("hint:"), "{refused:?}");
+}
+
+/// QEMU is killed at twenty moments of upgrades that bring a system, another Kubernetes and a migration, and of rollbacks:
+/// each ends with the old release or the new one, whole, without a hand.
+#[test]
+#[ignore = "slow: a whole cluster and twenty starts, an hour and a half without KVM"]
+fn slow_power_cuts_during_upgrades_leave_the_old_release_or_the_new_one() {
+    let bench = Bench::new().unwrap();
+    let release = Release { kubernetes: "v1.20.3", bundle: "1.1.0", hello: "1.1.0" };
+    let mut machine = site(&bench, &[(release, &["--kernel-arg", "cofferdam.second"])]);
+    let secret = whole(&mut machine).1;
+    let mut moments = Moments::default();
+    let (mut cuts, mut ends) = (0, [0, 0]);
+    let mut is_new = false;
+    while cuts < 20 {
+        let command =
+            if is_new { "rollback".to_owned() } else { format!("apply {BUNDLES}/{}.tar.zst", release.bundle) };
+        let started = machine.run(&format!("systemd-run --quiet --unit=operator cofferdam upgrade {command}")).unwrap();
+        assert_eq!(started.code, 0, "{started:?}");
+        cuts += cut_until_over(&bench, &mut machine, &mut moments, 20 - cuts);
+        let (version, fingerprint) = whole(&mut machine);
+        assert_eq!(fingerprint, secret, "the generated secret survived");
+        let was_new = is_new;
+        is_new = version == release.bundle;
+        assert!(is_new || version == Release::default().bundle, "{version}");
+        ends[usize::from(is_new != was_new)] += 1;
+        bench.note(&mut machine, &format!("after {cuts} power cuts: `{command}` ended with {version}"));
+    }
+    bench.note(
+        &mut machine,
+        &format!("{cuts} power cuts; {} operations went to their end, {} were undone", ends[1], ends[0]),
+    );
+    machine.run_ok("cofferdam audit verify && cofferdam registry fsck", 5 * MINUTE).unwrap();
+}
+
+/// Cuts the power at random moments, at most `most` times, until no upgrade is under way; gives how often. Restarts of the
+/// upgrade's own are none.
+fn cut_until_over(bench: &Bench, machine: &mut VirtualMachine, moments: &mut Moments, most: usize) -> usize {
+    let mut cuts = 0;
+    let end = Instant::now() + 90 * MINUTE;
+    let is_idle = format!("{OVER} && ! systemctl is-active --quiet operator.service cofferdam-upgrade.service");
+    loop {
+        assert!(Instant::now() < end, "the upgrade does not end");
+        let wait = if cuts < most { moments.next_below(100_000) } else { Duration::from_secs(5) };
+        if machine.wait_until_off(wait).is_ok() {
+            bench.note(machine, "it restarts by itself");
+        } else {
+            match machine.run(&is_idle) {
+                Ok(output) if output.code == 0 => return cuts,
+                _ if cuts == most => continue,
+                _ => {}
+            }
+            let last =
+                machine.run("tail -n 1 /var/lib/cofferdam/journal.jsonl | cut -c 1-200").map(|output| output.stdout);
+            let _ = machine.power_cut();
+            cuts += 1;
+            bench.note(machine, &format!("power cut {cuts}, at {}", last.unwrap_or_default().trim()));
+        }
+        machine.power_on().unwrap();
+        machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    }
+}
+
+/// Looks at everything that makes a site whole; gives the release that it runs and the fingerprint of the workload's secret.
+fn whole(machine: &mut VirtualMachine) -> (String, String) {
+    let ask = format!(
+        "curl -sS --fail --retry 90 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
+    );
+    let answer: Value = serde_json::from_str(&machine.run_ok(&ask, 10 * MINUTE).unwrap()).unwrap();
+    let ready = "until cofferdam status | grep -qw Ready; do sleep 5; done; cofferdam status --json";
+    let status: Value = serde_json::from_str(&machine.run_ok(ready, 10 * MINUTE).unwrap()).unwrap();
+    let version = status["version"].as_str().unwrap().to_owned();
+    let system = machine.run_ok("sed -n 's/^IMAGE_VERSION=//p' /usr/lib/os-release", MINUTE).unwrap();
+    assert_eq!(system.trim().trim_matches('"'), version, "the system is another release's: {status}");
+    let kubernetes = if version == "1.0.0" { Release::default().kubernetes } else { "v1.20.3" };
+    assert_eq!(status["nodes"][0]["version"], kubernetes, "{status}");
+    machine.run_ok("cofferdam registry fsck", 5 * MINUTE).unwrap();
+    (version, answer["secretFingerprint"].as_str().unwrap().to_owned())
+}
