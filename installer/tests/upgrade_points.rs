@@ -467,6 +467,18 @@ fn a_system_that_does_not_come_up_leads_back_by_itself() {
     assert_eq!(bench.apply(&host).unwrap(), Ended::Committed);
 }
 
+/// A boot menu in which another system is chosen each time is not asked for ever: the upgrade goes back.
+#[test]
+fn a_machine_that_starts_another_system_is_not_restarted_for_ever() {
+    let bench = Bench::appliance(Variant::System);
+    let host = bench.host();
+    host.state.borrow_mut().appliance.as_mut().unwrap().chosen = Some("1.0.0");
+    let Ended::WentBack { reason, .. } = bench.apply(&host).unwrap() else { panic!("it was committed") };
+    assert!(reason.contains("restarted 10 times, and another system than 2.0.0 came up"), "{reason}");
+    is_clean(&host);
+    same(&look_back(&bench.installed), &look_back(&host.state.borrow()), "back");
+}
+
 /// The slot that an undo would restart into is written: from then on there is nothing to undo, and nothing offers it.
 #[test]
 fn an_upgrade_whose_slot_is_written_again_cannot_be_undone() {

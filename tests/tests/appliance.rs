@@ -262,7 +262,7 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
     let mut moments = Moments::default();
     let (mut live, mut installed) = (0, 0);
     let said = "journalctl -b -o cat -u cofferdam-unattended.service -u cofferdam-continue.service | \
-        grep -E '^[0-9]|kept|anew|resume|already' | tail -n 4";
+        grep -E 'is kept:|made anew|^\\[' | tail -n 4";
     while live + installed < 20 {
         // The medium stays in its drive until the live part has ended by itself.
         machine.power_on().unwrap();

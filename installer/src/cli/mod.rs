@@ -157,7 +157,9 @@ pub fn main() -> ExitCode {
         }
     };
     let Err(failure) = outcome else { return ExitCode::SUCCESS };
-    let mut text = format!("error: {}\n", failure.message);
+    // Who stopped a run, or had the machine restarted by its plan, sees no error.
+    let word = if failure.code == code::CANCELLED { "" } else { "error: " };
+    let mut text = format!("{word}{}\n", failure.message);
     if let Some(hint) = failure.hint {
         text.push_str("hint: ");
         text.push_str(&hint);

@@ -158,7 +158,7 @@ pub struct Context<'a> {
     pub(crate) plan: &'a Plan,
     index: &'a Index,
     pub(crate) signed_index: (&'a [u8], &'a [u8]),
-    step: &'a Step,
+    pub(crate) step: &'a Step,
     answers: &'a dyn Answers,
     stop: &'a Stop,
 }

@@ -76,6 +76,8 @@ pub struct Appliance {
     pub addresses: Vec<String>,
     /// Root hash of what runs.
     pub running: String,
+    /// The version that somebody, or something, chooses in the boot menu at each start.
+    pub chosen: Option<&'static str>,
     /// How often each system was tried, also those that did not come up.
     pub boots: BTreeMap<String, usize>,
 }
@@ -240,14 +242,15 @@ impl State {
     /// an image that comes up loses its count. Gives version and root hash.
     fn load(&mut self) -> (String, String) {
         let folder = format!("{BOOT}/EFI/Linux/");
+        let chosen = self.appliance.as_ref().and_then(|appliance| appliance.chosen);
         for _ in 0..10 {
-            let mut images: Vec<(bool, String, String)> = Vec::new();
+            let mut images: Vec<(bool, bool, String, String)> = Vec::new();
             for path in self.nodes.keys().filter(|path| path.starts_with(&folder)) {
                 let stem = path[folder.len()..].strip_prefix("cofferdam_").unwrap().strip_suffix(".efi").unwrap();
                 let (version, counter) = stem.split_once('+').unwrap_or((stem, "-"));
-                images.push((!counter.starts_with('0'), version.to_owned(), path.clone()));
+                images.push((Some(version) == chosen, !counter.starts_with('0'), version.to_owned(), path.clone()));
             }
-            let (_, version, path) = images.into_iter().max().expect("an image to start");
+            let (_, _, version, path) = images.into_iter().max().expect("an image to start");
             let node = self.nodes.remove(&path).unwrap();
             let text = String::from_utf8(node.content.clone().unwrap()).unwrap();
             let hash = text.split("roothash=").nth(1).unwrap_or(MEDIUM_ROOT).to_owned();

@@ -6,17 +6,20 @@ use camino::Utf8Path;
 use serde_json::Value;
 
 use crate::engine::event::Progress;
+use crate::engine::journal::{Journal, Outcome, Record};
 use crate::host::{Command, HostExt};
 use crate::plan;
 use crate::step::{Context, Report, StepError, at_boot, blob_path};
 use crate::upgrade::slots::{Entry, Partition, others};
 use crate::upgrade::transaction::Transaction;
-use crate::upgrade::{Action, PREVIOUS};
+use crate::upgrade::{Action, CURRENT, PREVIOUS};
 
 const IMAGES: &str = "EFI/Linux";
 const LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 /// How often the loader starts a new system that does not come up (systemd-boot(7), automatic boot assessment).
 const ATTEMPTS: u32 = 3;
+/// How often a machine is restarted into a system before a person has to look; power cuts on the way count too.
+const RESTARTS: usize = 10;
 
 pub(super) fn runs(context: &Context, root_hash: &str) -> Result<bool, StepError> {
     Ok(crate::live::root(context.host)?.as_deref() == Some(root_hash))
@@ -175,6 +178,20 @@ pub(super) fn switch(context: &Context, boot: &str, version: &str) -> Result<(),
             what: format!("system {version} was started {ATTEMPTS} times and did not come up"),
             hint: "`journalctl --list-boots` and the console's log tell how far it came".to_owned(),
         }),
+        Some(_) if restarts(context)? > RESTARTS => Err(StepError::State {
+            what: format!("this machine was restarted {RESTARTS} times, and another system than {version} came up"),
+            hint: format!("restart it and choose {version} in the boot menu, then `cofferdam resume`"),
+        }),
         Some(_) => crate::step::restart(context),
     }
+}
+
+/// How often this step was begun in the upgrade that is going on, this time included: each ended with a restart.
+fn restarts(context: &Context) -> Result<usize, StepError> {
+    let Some(transaction) = Transaction::read(context.host, CURRENT)? else { return Ok(0) };
+    let records = Journal::new(context.host).records()?;
+    let is_one = |record: &&Record| {
+        record.step == context.step.id && record.result == Outcome::Started && record.time >= transaction.begun
+    };
+    Ok(records.iter().filter(is_one).count())
 }
