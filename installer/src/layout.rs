@@ -20,6 +20,10 @@ pub const STATE: &str = "/var/lib/cofferdam/state.json";
 pub const PARTITION_BOOT: &str = "cofferdam-boot";
 /// Name of the partition with the data volume.
 pub const PARTITION_DATA: &str = "cofferdam-data";
+/// Label of a LUKS2 volume as long as its site is not finished.
+pub const LABEL_DATA: &str = "cofferdam-data";
+/// What the label of a finished site's LUKS2 volume begins with; the site's name follows. Anybody can read it, without a key.
+pub const LABEL_SITE: &str = "cofferdam-site-";
 /// Where the live system mounts the data volume of the disk that it installs.
 pub const TARGET: &str = "/run/cofferdam/target";
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use camino::{Utf8Path, Utf8PathBuf};
 
-use crate::encrypted_site::{FQDN, SERIAL, make_identity, piped};
+use crate::encrypted_site::{FQDN, SERIAL, VOLUME, make_identity, piped};
 use crate::sample::{self, Release, Sample};
 use crate::virtual_machine::{BOOT_LIMIT, CommandOutput, DataDisk, Firmware, MachineOptions, VirtualMachine};
 
@@ -230,7 +230,7 @@ pub fn bare_machine(medium: &ApplianceMedium, folder: &Utf8Path) -> Result<(Virt
 }
 
 /// Starts the machine from its medium, which installs it and starts it again: that ends QEMU. `watch` hears what the
-/// installer says. The medium is taken out.
+/// installer says. The medium stays in its drive: from now on the firmware starts the disk.
 pub fn install(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&str)) -> Result<()> {
     machine.power_on()?;
     machine.wait_for_agent(BOOT_LIMIT)?;
@@ -249,9 +249,7 @@ pub fn install(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&str)) -> Res
     if let Ok(CommandOutput { code: 1, .. }) = ended {
         bail!("the installation ended with an error:\n{said}");
     }
-    machine.wait_until_off(OFF_LIMIT)?;
-    machine.options_mut().media.clear();
-    Ok(())
+    machine.wait_until_off(OFF_LIMIT)
 }
 
 /// True in an installed machine once the volume is open, the registry answers and containerd runs.
@@ -272,6 +270,46 @@ pub fn follow_until(condition: &str) -> String {
         done
         show"
     )
+}
+
+/// What a site is made for, without the cluster: the volume is open, the registry answers by name over TLS, containerd runs.
+/// Gives what there was to see on the way.
+pub fn serves(machine: &mut VirtualMachine) -> Result<String> {
+    let follow = follow_until(SERVES);
+    let script = format!(
+        "{follow}
+        set -e
+        test \"$(findmnt -no SOURCE /var)\" = {VOLUME}
+        test \"$(findmnt -no FSTYPE /)\" = squashfs
+        ! touch /usr/a 2>/dev/null
+        test \"$(hostname)\" = node-a
+        ip -brief address | grep -w 10.0.2.20/24
+        test \"$(systemctl --failed --no-legend | wc -l)\" = 0
+        test \"$(cofferdam status | grep -c 'slot [0-9]*: ')\" = 2
+        grep -q 'Monitor, read only' /dev/vcs1
+        test -z \"$(ss --listening --numeric --no-header 'sport = :5355 or sport = :5353')\"
+        getent hosts {FQDN}
+        journalctl -b -o cat -u systemd-veritysetup@root.service | tail -n 2
+        findmnt -no SOURCE /etc"
+    );
+    machine.run_ok(&script, Duration::from_mins(8))
+}
+
+/// Waits until the installation is finished; gives what it said.
+pub fn finished(machine: &mut VirtualMachine) -> Result<String> {
+    machine.run_ok(&follow_until("test -e /var/lib/cofferdam/state.json"), Duration::from_mins(45))
+}
+
+/// Starts a machine without its TPM, and types the recovery key at its prompt. The volume is open afterwards.
+pub fn open_by_recovery_key(machine: &mut VirtualMachine, key: &str) -> Result<()> {
+    machine.power_on()?;
+    machine.wait_for_console("Type the recovery key of this site", BOOT_LIMIT)?;
+    machine.wait_for_console("Please enter", BOOT_LIMIT)?;
+    // The prompt takes what is typed a moment after it is shown.
+    std::thread::sleep(Duration::from_secs(3));
+    machine.console()?.send_line(key)?;
+    machine.wait_for_agent(BOOT_LIMIT)?;
+    machine.run_ok(&format!("test \"$(findmnt -no SOURCE /var)\" = {VOLUME}"), Duration::from_mins(1)).map(drop)
 }
 
 /// The recovery key, as the person who holds the escrow identity gets it from the disk's boot partition: with mtools, `age`

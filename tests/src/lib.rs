@@ -3,6 +3,7 @@
 //! Called by the tests in `tests/tests`, the demo and the benches; no part of the product uses it.
 
 pub mod appliance;
+pub mod appliance_upgrade;
 pub mod encrypted_site;
 pub mod fast_host;
 pub mod fast_site;

@@ -7,52 +7,61 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use tests::appliance::{self, ApplianceMedium, Bench, INSTALL_LIMIT, Moments, bare_machine, cofferdam, recovery_key};
-use tests::encrypted_site::{FQDN, SERIAL, VOLUME, asked_groups, recovery_groups};
-use tests::sample;
+use tests::appliance_upgrade::{self as upgrade, Next};
+use tests::encrypted_site::{FQDN, SERIAL, asked_groups, recovery_groups};
+use tests::sample::{self, Release};
 use tests::terminal::key;
-use tests::virtual_machine::{BOOT_LIMIT, Firmware, VirtualMachine, plaintext_search};
+use tests::virtual_machine::{BOOT_LIMIT, DataDisk, Firmware, VirtualMachine, plaintext_search};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// What a site is made for, without the cluster: the volume is open, the registry answers by name over TLS, containerd runs.
-fn serves(machine: &mut VirtualMachine) {
-    let follow = appliance::follow_until(appliance::SERVES);
-    let script = format!(
-        "{follow}
-        set -e
-        test \"$(findmnt -no SOURCE /var)\" = {VOLUME}
-        test \"$(findmnt -no FSTYPE /)\" = squashfs
-        ! touch /usr/a 2>/dev/null
-        test \"$(hostname)\" = node-a
-        ip -brief address | grep -w 10.0.2.20/24
-        test \"$(systemctl --failed --no-legend | wc -l)\" = 0
-        test \"$(cofferdam status | grep -c 'slot [0-9]*: ')\" = 2
-        grep -q 'Monitor, read only' /dev/vcs1
-        test -z \"$(ss --listening --numeric --no-header 'sport = :5355 or sport = :5353')\"
-        getent hosts {FQDN}
-        journalctl -b -o cat -u systemd-veritysetup@root.service | tail -n 2
-        findmnt -no SOURCE /etc"
-    );
-    eprintln!("{}", machine.run_ok(&script, Duration::from_mins(8)).unwrap());
-}
-
-/// One install from the medium, a restart without it, one start without the TPM, one byte of the root flipped. Ten minutes
+/// A site's life: one install from the medium, which stays in its drive; the cluster; a new recovery key; the next release
+/// with its system; nothing readable on the disk; a start without the TPM; one byte of each root flipped. Twenty minutes
 /// without KVM.
 #[test]
-fn a_bare_machine_becomes_an_appliance_that_notices_tampering() {
+#[allow(clippy::too_many_lines, reason = "one story from its beginning to its end")]
+fn a_bare_machine_becomes_an_appliance_that_is_upgraded_and_notices_tampering() {
     let bench = Bench::new().unwrap();
-    let medium = bench.medium(&[]).unwrap();
+    let sample = sample::make(bench.path.join("sample").as_std_path()).unwrap();
+    let medium = ApplianceMedium::build(&sample, &bench.path, &["--image-version", "1.0.0"]).unwrap();
+    let next: Next = (Release { bundle: "1.1.0", ..Release::default() }, &["--kernel-arg", "cofferdam.second"]);
+    let more = upgrade::media(&bench, &sample, &[next]).unwrap();
+    bench.say("the media are built");
     let report = cofferdam(&["iso", "inspect", medium.image.as_str(), "--trust", medium.trust.as_str()]).unwrap();
     assert!(report.contains("which is trusted") && report.contains("install.yaml"), "{report}");
     let (mut machine, disk) = bare_machine(&medium, &bench.path).unwrap();
+    machine.options_mut().media.extend(more);
     bench.install(&mut machine).unwrap();
 
-    // Without the medium: the TPM opens the volume, the installation goes on from its journal.
+    // The TPM opens the volume, the installation goes on from its journal.
     machine.power_on().unwrap();
     machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    machine.run_ok("! grep -w cofferdam.live /proc/cmdline", MINUTE).unwrap();
     bench.note(&mut machine, "started from the disk, opened by the TPM");
-    serves(&mut machine);
+    eprintln!("{}", appliance::serves(&mut machine).unwrap());
     bench.note(&mut machine, "registry and containerd serve");
+    eprintln!("{}", appliance::finished(&mut machine).unwrap());
+    let status = machine.run_ok("cofferdam status --json", 2 * MINUTE).unwrap();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["encryption"], "luks2", "{status}");
+    assert_eq!(status["nodes"][0]["ready"], true, "{status}");
+    bench.note(&mut machine, "the installation is finished");
+
+    upgrade::bring(&mut machine, 1, &[next]).unwrap();
+    machine.run_ok("cofferdam disk rotate-recovery", 5 * MINUTE).unwrap();
+    upgrade::probe(&mut machine).unwrap();
+    upgrade::apply(&mut machine, &next.0, &mut |text| eprint!("{text}")).unwrap();
+    bench.note(&mut machine, "it restarts into the next system");
+    machine.power_on().unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    upgrade::probe(&mut machine).unwrap();
+    eprintln!("{}", upgrade::until_over(&mut machine).unwrap());
+    let seen = upgrade::look(&mut machine).unwrap();
+    eprintln!("{seen}");
+    for part in ["hello", "cofferdam.second", "IMAGE_VERSION=1.1.0", "cofferdam-sample 1.1.0"] {
+        assert!(seen.contains(part), "{part} is not in\n{seen}");
+    }
+    upgrade::tell_outages(&bench, &mut machine, "the site runs the next release").unwrap();
     machine.power_cut().unwrap();
 
     // Nothing readable is on the disk outside of the boot partition and the verified roots.
@@ -64,54 +73,34 @@ fn a_bare_machine_becomes_an_appliance_that_notices_tampering() {
         assert_eq!(hits.hits[secret], 0, "{secret:?} lies readable on the disk");
     }
 
-    // Without its TPM: a clear prompt, and the recovery key opens.
+    // Without its TPM: a clear prompt, and the new recovery key opens.
     let tpm = machine.options_mut().tpm.take();
-    machine.power_on().unwrap();
-    machine.wait_for_console("Type the recovery key of this site", BOOT_LIMIT).unwrap();
-    machine.wait_for_console("Please enter", BOOT_LIMIT).unwrap();
-    std::thread::sleep(Duration::from_secs(3));
-    machine.console().unwrap().send_line(&key).unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
-    machine.run_ok(&format!("test \"$(findmnt -no SOURCE /var)\" = {VOLUME}"), MINUTE).unwrap();
+    appliance::open_by_recovery_key(&mut machine, &key).unwrap();
     bench.note(&mut machine, "opened by the recovery key");
     machine.power_cut().unwrap();
     machine.options_mut().tpm = tpm;
 
-    // The superblock of the root, which each boot reads, has one byte flipped: no system comes up.
+    // The superblock of a root, which each boot reads, has one byte flipped, in both slots: no system comes up.
     let image = File::options().read(true).write(true).open(disk.path()).unwrap();
-    let root = (1 + 512) * (1 << 20) + 96;
-    let mut byte = [0];
-    image.read_exact_at(&mut byte, root).unwrap();
-    image.write_all_at(&[byte[0] ^ 1], root).unwrap();
+    for root in roots(&disk) {
+        let mut byte = [0];
+        image.read_exact_at(&mut byte, root + 96).unwrap();
+        image.write_all_at(&[byte[0] ^ 1], root + 96).unwrap();
+    }
     machine.power_on().unwrap();
     machine.wait_until_off(BOOT_LIMIT).unwrap();
     bench.note(&mut machine, "the tampered system did not come up");
 }
 
-/// From the medium to the workload's answer, the medium gone after the first restart. Twenty minutes without KVM.
-#[test]
-#[ignore = "slow: a whole cluster in a processor made in software"]
-fn slow_a_bare_machine_becomes_a_cluster_that_answers() {
-    let bench = Bench::new().unwrap();
-    let medium = bench.medium(&[]).unwrap();
-    let (mut machine, _disk) = bare_machine(&medium, &bench.path).unwrap();
-    bench.install(&mut machine).unwrap();
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
-    let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
-    eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
-    bench.note(&mut machine, "the installation is finished");
-    let status = machine.run_ok("cofferdam status --json", 2 * MINUTE).unwrap();
-    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-    assert_eq!(status["encryption"], "luks2", "{status}");
-    assert_eq!(status["nodes"][0]["ready"], true, "{status}");
-    let ask = format!(
-        "curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
-    );
-    let answer = machine.run_ok(&ask, 10 * MINUTE).unwrap();
-    assert!(answer.contains("hello"), "{answer}");
-    bench.note(&mut machine, "the workload answers over TLS by its name");
-    eprintln!("{}", machine.run_ok("cofferdam status; systemctl --failed --no-legend", 2 * MINUTE).unwrap());
+/// Where the roots begin on the disk, in bytes.
+fn roots(disk: &DataDisk) -> Vec<u64> {
+    let output = std::process::Command::new("sfdisk").args(["--json", disk.path().as_str()]).output().unwrap();
+    let table: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let partitions = table["partitiontable"]["partitions"].as_array().unwrap();
+    let is_root = |partition: &&serde_json::Value| partition["name"].as_str().unwrap().contains("root");
+    let roots: Vec<_> = partitions.iter().filter(is_root).map(|root| root["start"].as_u64().unwrap() * 512).collect();
+    assert_eq!(roots.len(), 2, "{table}");
+    roots
 }
 
 /// Somebody at the serial console: every page, a fixed address, the recovery key written down; the machine starts from its
@@ -196,7 +185,7 @@ fn slow_a_person_installs_an_appliance_at_the_serial_console() {
     machine.options_mut().media.clear();
     machine.power_on().unwrap();
     machine.wait_for_agent(BOOT_LIMIT).unwrap();
-    serves(&mut machine);
+    eprintln!("{}", appliance::serves(&mut machine).unwrap());
     let looks = "set -e
         ! ip -brief address | grep -w 10.0.2.15/24
         ip route | grep 'default via 10.0.2.2 '
@@ -209,12 +198,7 @@ fn slow_a_person_installs_an_appliance_at_the_serial_console() {
     bench.note(&mut machine, "it serves with the addresses that were typed");
     machine.power_cut().unwrap();
     let tpm = machine.options_mut().tpm.take();
-    machine.power_on().unwrap();
-    machine.wait_for_console("Type the recovery key of this site", BOOT_LIMIT).unwrap();
-    machine.wait_for_console("Please enter", BOOT_LIMIT).unwrap();
-    std::thread::sleep(Duration::from_secs(3));
-    machine.console().unwrap().send_line(&groups.join("-")).unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::open_by_recovery_key(&mut machine, &groups.join("-")).unwrap();
     machine.options_mut().tpm = tpm;
     bench.note(&mut machine, "what was written down opens it");
 }
@@ -264,7 +248,6 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
     let said = "journalctl -b -o cat -u cofferdam-unattended.service -u cofferdam-continue.service | \
         grep -E 'is kept:|made anew|^\\[' | tail -n 4";
     while live + installed < 20 {
-        // The medium stays in its drive until the live part has ended by itself.
         machine.power_on().unwrap();
         let up = machine.wait_for_agent(BOOT_LIMIT);
         assert!(up.is_ok(), "after {live} and {installed} power cuts nothing boots");
@@ -296,7 +279,7 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
         if is_finished {
             break;
         }
-        if live == 10 && !machine.options_mut().media.is_empty() {
+        if is_live && live == 10 {
             finish_live(&mut machine);
             bench.note(&mut machine, "the live system has done its part");
         }
@@ -306,13 +289,28 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
     machine.wait_for_agent(BOOT_LIMIT).unwrap();
     let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
     eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
-    serves(&mut machine);
+    eprintln!("{}", appliance::serves(&mut machine).unwrap());
     let ask = format!(
         "curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
     );
     let answer = machine.run_ok(&ask, 10 * MINUTE).unwrap();
     assert!(answer.contains("hello"), "{answer}");
     eprintln!("{}", machine.run_ok("cofferdam registry fsck; cofferdam status", 2 * MINUTE).unwrap());
+
+    // Somebody starts the medium of the installation once more: it does not erase a finished site.
+    let medium_once = "set -e
+        number=$(efibootmgr | sed -n 's/^Boot\\([0-9A-F]*\\).*CD-ROM.*/\\1/p' | head -n 1)
+        efibootmgr --quiet --bootnext \"$number\"";
+    machine.run_ok(medium_once, MINUTE).unwrap();
+    machine.power_off().unwrap();
+    machine.power_on().unwrap();
+    machine.wait_for_console("holds the site site-a, which was finished", 2 * BOOT_LIMIT).unwrap();
+    bench.note(&mut machine, "the medium leaves the site alone");
+    machine.power_off().unwrap();
+    machine.power_on().unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    let answer = machine.run_ok(&ask, 10 * MINUTE).unwrap();
+    assert!(answer.contains("hello"), "{answer}");
     machine.power_off().unwrap();
     assert!(recovery_key(&medium, &disk).unwrap().len() > 60, "the escrow holds no recovery key");
     bench.note(
@@ -321,26 +319,28 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
     );
 }
 
-fn erase(disk: &tests::virtual_machine::DataDisk) {
+fn erase(disk: &DataDisk) {
     let image = File::options().write(true).open(disk.path()).unwrap();
     let bytes = image.metadata().unwrap().len();
     image.set_len(0).unwrap();
     image.set_len(bytes).unwrap();
 }
 
-/// Starts the medium until its part is over; the medium is out of its drive then.
+/// Starts the machine until the live system's part is over: then the firmware starts the disk.
 fn finish_live(machine: &mut VirtualMachine) {
-    for _ in 0..3 {
+    for _ in 0..2 {
         machine.power_on().unwrap();
         machine.wait_for_agent(BOOT_LIMIT).unwrap();
         if machine.run("grep -qw cofferdam.live /proc/cmdline").unwrap().code != 0 {
             machine.power_cut().unwrap();
-            machine.options_mut().media.clear();
             return;
         }
         machine.wait_until_off(INSTALL_LIMIT).unwrap();
     }
-    panic!("the installation does not end");
+    machine.power_on().unwrap();
+    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    machine.run_ok("! grep -w cofferdam.live /proc/cmdline", MINUTE).unwrap();
+    machine.power_cut().unwrap();
 }
 
 /// A firmware that trusts only our certificate: it is enrolled from the medium, the medium boots, a changed image does not.

@@ -5,106 +5,30 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tests::appliance::{self, ApplianceMedium, Bench, Moments, bare_machine};
+use tests::appliance_upgrade::{self as upgrade, Next};
 use tests::encrypted_site::FQDN;
-use tests::outage;
 use tests::sample::{self, Release};
 use tests::virtual_machine::{BOOT_LIMIT, VirtualMachine};
 
 const MINUTE: Duration = Duration::from_mins(1);
-/// Where the bundles lie on the encrypted volume.
-const BUNDLES: &str = "/var/bundles";
 /// True as long as no upgrade is under way.
 const OVER: &str = "! test -e /var/lib/cofferdam/upgrade/current.json";
 
-/// Releases with a system of their own: the arguments are those of the medium that it is taken from.
-type Next = (Release, &'static [&'static str]);
-
-/// A machine with the first release, its cluster finished, and further releases in [`BUNDLES`], as deltas.
+/// A machine with the first release, its cluster finished, and further releases on the encrypted volume.
 fn site(bench: &Bench, next: &[Next]) -> VirtualMachine {
     let sample = sample::make(bench.path.join("sample").as_std_path()).unwrap();
     let medium = ApplianceMedium::build(&sample, &bench.path, &["--image-version", "1.0.0"]).unwrap();
-    let mut media = Vec::new();
-    for (release, arguments) in next {
-        let medium = ApplianceMedium::build_next(&sample, &bench.path, release.bundle, arguments).unwrap();
-        media.push(appliance::next_release(&sample, &bench.path, release, &medium).unwrap());
-    }
+    let media = upgrade::media(bench, &sample, next).unwrap();
     bench.say("systems and bundles are made");
     let (mut machine, _disk) = bare_machine(&medium, &bench.path).unwrap();
     bench.install(&mut machine).unwrap();
     machine.options_mut().media = media;
     machine.power_on().unwrap();
     machine.wait_for_agent(BOOT_LIMIT).unwrap();
-    let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
-    eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
+    eprintln!("{}", appliance::finished(&mut machine).unwrap());
     bench.note(&mut machine, "the installation is finished");
-    for (number, (release, _)) in next.iter().enumerate() {
-        let version = release.bundle;
-        let copy = format!(
-            "set -e
-            mkdir -p /run/next {BUNDLES}
-            mount -o ro /dev/sr{number} /run/next
-            cp /run/next/cofferdam/bundle.tar.zst {BUNDLES}/{version}.tar.zst
-            umount /run/next
-            cofferdam bundle inspect {BUNDLES}/{version}.tar.zst"
-        );
-        let seen = machine.run_ok(&copy, 5 * MINUTE).unwrap();
-        assert!(seen.contains(&format!("pack system {version}:")), "{seen}");
-    }
+    upgrade::bring(&mut machine, 0, next).unwrap();
     machine
-}
-
-/// Asks the API server and the workload until the machine goes off; what is seen lasts, and says which start it belongs to.
-fn probe(machine: &mut VirtualMachine) {
-    let ask = outage::script("10.0.2.20", Duration::from_secs(2));
-    machine.write_file("/run/probe", "0700", ask.as_bytes()).unwrap();
-    let start =
-        "systemd-run --quiet --collect --unit=probe --property=StandardOutput=append:/var/probe.log sh /run/probe";
-    machine.run_ok(start, MINUTE).unwrap();
-}
-
-/// Tells what the probe saw since the last call.
-fn outages(bench: &Bench, machine: &mut VirtualMachine, what: &str) {
-    let log = machine.run_ok("cat /var/probe.log; : >/var/probe.log", MINUTE).unwrap();
-    let (api, web) = outage::outages(&log);
-    assert!(api.asked > 5, "the probe asked {} times only", api.asked);
-    bench.note(
-        machine,
-        &format!(
-            "{what}: API gone {:.0} s at the longest ({:.0} s in all), workload {:.0} s ({:.0} s)",
-            api.longest.as_secs_f32(),
-            api.total.as_secs_f32(),
-            web.longest.as_secs_f32(),
-            web.total.as_secs_f32()
-        ),
-    );
-}
-
-/// Waits until the upgrade that is under way has ended. A unit that went back counts as failed; one that left its transaction
-/// did not get to an end.
-const UNTIL_OVER: &str = "until ! test -e /var/lib/cofferdam/upgrade/current.json; do
-        if systemctl is-failed --quiet cofferdam-upgrade.service; then
-            sleep 5
-            ! test -e /var/lib/cofferdam/upgrade/current.json || exit 1
-        fi
-        sleep 5
-    done
-    journalctl -b -o cat -u cofferdam-upgrade.service
-    cofferdam upgrade history";
-
-/// What there is to see of a site: the workload's answer, the system that runs, the record.
-fn look(machine: &mut VirtualMachine) -> String {
-    let look = format!(
-        "set -e
-        curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/
-        cat /proc/cmdline
-        grep IMAGE_VERSION /usr/lib/os-release
-        mkdir -p /run/boot
-        mount -o ro /dev/disk/by-partlabel/cofferdam-boot /run/boot
-        ls /run/boot/EFI/Linux
-        umount /run/boot
-        cofferdam status"
-    );
-    machine.run_ok(&look, 10 * MINUTE).unwrap()
 }
 
 /// The next system comes with a bundle, is written into the other slot and started; a system that does not come up leads
@@ -117,35 +41,29 @@ fn slow_an_appliance_gets_its_next_system_and_falls_back_from_a_broken_one() {
     let good: Next = (Release { bundle: "1.1.0", ..same }, &["--kernel-arg", "cofferdam.second"]);
     let broken: Next = (Release { bundle: "1.2.0", ..same }, &["--kernel-arg", "init=/nothing"]);
     let mut machine = site(&bench, &[good, broken]);
-    let plan = machine.run_ok(&format!("cofferdam upgrade plan {BUNDLES}/1.1.0.tar.zst"), 5 * MINUTE).unwrap();
+    let plan = format!("cofferdam upgrade plan {}", upgrade::bundle(&good.0));
+    let plan = machine.run_ok(&plan, 5 * MINUTE).unwrap();
     eprintln!("{plan}");
     assert!(plan.contains("1.0.0 -> 1.1.0") && plan.contains("the machine restarts"), "{plan}");
-    probe(&mut machine);
-    // A restart ends QEMU.
-    let apply = |machine: &mut VirtualMachine, version: &str| {
-        let mut hear = |_, bytes: &[u8]| eprint!("{}", String::from_utf8_lossy(bytes));
-        let script = format!("cofferdam upgrade apply {BUNDLES}/{version}.tar.zst");
-        let ended = machine.run_streaming(&script, b"", 20 * MINUTE, &mut hear);
-        assert!(!ended.is_ok_and(|output| output.code != 6), "it did not come to the restart");
-        machine.wait_until_off(3 * MINUTE).unwrap();
-    };
-    apply(&mut machine, "1.1.0");
+    upgrade::probe(&mut machine).unwrap();
+    let mut hear = |text: &str| eprint!("{text}");
+    upgrade::apply(&mut machine, &good.0, &mut hear).unwrap();
     bench.note(&mut machine, "it restarts into the next system");
     machine.power_on().unwrap();
     machine.wait_for_agent(BOOT_LIMIT).unwrap();
-    probe(&mut machine);
+    upgrade::probe(&mut machine).unwrap();
     bench.note(&mut machine, "the next system is up, opened by the TPM");
-    eprintln!("{}", machine.run_ok(UNTIL_OVER, 20 * MINUTE).unwrap());
-    let seen = look(&mut machine);
+    eprintln!("{}", upgrade::until_over(&mut machine).unwrap());
+    let seen = upgrade::look(&mut machine).unwrap();
     eprintln!("{seen}");
     assert!(
         seen.contains("hello") && seen.contains("cofferdam.second") && seen.contains("IMAGE_VERSION=1.1.0"),
         "{seen}"
     );
     assert!(seen.contains("cofferdam-sample 1.1.0"), "{seen}");
-    outages(&bench, &mut machine, "the site runs the next release");
+    upgrade::tell_outages(&bench, &mut machine, "the site runs the next release").unwrap();
 
-    apply(&mut machine, "1.2.0");
+    upgrade::apply(&mut machine, &broken.0, &mut hear).unwrap();
     let mut starts = 0;
     loop {
         machine.power_on().unwrap();
@@ -156,16 +74,16 @@ fn slow_an_appliance_gets_its_next_system_and_falls_back_from_a_broken_one() {
         let _ = machine.power_cut();
         assert!(starts < 5, "nothing comes up any more");
     }
-    probe(&mut machine);
+    upgrade::probe(&mut machine).unwrap();
     assert_eq!(starts, 4, "three attempts, then the system of before");
     bench.note(&mut machine, "the broken system had its attempts");
-    let ended = machine.run_ok(UNTIL_OVER, 20 * MINUTE).unwrap();
+    let ended = upgrade::until_over(&mut machine).unwrap();
     eprintln!("{ended}");
-    let seen = look(&mut machine);
+    let seen = upgrade::look(&mut machine).unwrap();
     assert!(seen.contains("hello") && seen.contains("IMAGE_VERSION=1.1.0"), "{seen}");
     assert!(seen.contains("cofferdam-sample 1.1.0"), "{seen}");
     assert!(ended.contains("did not come up"), "{ended}");
-    outages(&bench, &mut machine, "the site runs as before");
+    upgrade::tell_outages(&bench, &mut machine, "the site runs as before").unwrap();
     let refused = machine.run("cofferdam upgrade rollback").unwrap();
     assert_eq!(refused.code, 3, "{refused:?}");
     assert!(refused.stderr.contains("hint:"), "{refused:?}");
@@ -184,8 +102,7 @@ fn slow_power_cuts_during_upgrades_leave_the_old_release_or_the_new_one() {
     let (mut cuts, mut ends) = (0, [0, 0]);
     let mut is_new = false;
     while cuts < 20 {
-        let command =
-            if is_new { "rollback".to_owned() } else { format!("apply {BUNDLES}/{}.tar.zst", release.bundle) };
+        let command = if is_new { "rollback".to_owned() } else { format!("apply {}", upgrade::bundle(&release)) };
         let started = machine.run(&format!("systemd-run --quiet --unit=operator cofferdam upgrade {command}")).unwrap();
         assert_eq!(started.code, 0, "{started:?}");
         cuts += cut_until_over(&bench, &mut machine, &mut moments, 20 - cuts);
@@ -212,7 +129,7 @@ fn cut_until_over(bench: &Bench, machine: &mut VirtualMachine, moments: &mut Mom
     let is_idle = format!("{OVER} && ! systemctl is-active --quiet operator.service cofferdam-upgrade.service");
     loop {
         assert!(Instant::now() < end, "the upgrade does not end");
-        let wait = if cuts < most { moments.next_below(100_000) } else { Duration::from_secs(5) };
+        let wait = if cuts < most { moments.next_below(240_000) } else { Duration::from_secs(5) };
         if machine.wait_until_off(wait).is_ok() {
             bench.note(machine, "it restarts by itself");
         } else {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tests::appliance::Moments;
 use tests::fast_site::FastSite;
 use tests::outage::Probe;
 use tests::sample::{self, Release, Sample};
@@ -160,8 +161,80 @@ fn slow_a_workload_that_never_becomes_ready_is_undone_by_itself() {
     assert!(stderr.contains("gate deployment-available hello/hello"), "{stderr}");
     runs(&site, &Release::default(), &secret);
     let (api, web) = probe.stop().unwrap();
-    eprintln!("failed and undone: {} s; API {api:?}, workload {web:?}", began.elapsed().as_secs());
+    let history = json(&site.must(&["upgrade", "history", "--json"]).unwrap());
+    let when = |action: &str, result: &str| -> jiff::Timestamp {
+        let records = history["records"].as_array().unwrap();
+        let found = records.iter().find(|record| record["action"] == action && record["result"] == result);
+        found.unwrap_or_else(|| panic!("{action} {result}: {history}"))["time"].as_str().unwrap().parse().unwrap()
+    };
+    let back = when("upgrade.rollback", "done").duration_since(when("upgrade.apply", "failed"));
+    eprintln!(
+        "failed and undone: {} s, of which {} s from the failed gate on; API {api:?}, workload {web:?}",
+        began.elapsed().as_secs(),
+        back.as_secs()
+    );
     let history = site.must(&["upgrade", "history"]).unwrap();
     assert!(history.contains("failed") && history.contains("upgrade.rollback"), "{history}");
     site.must(&["audit", "verify"]).unwrap();
+}
+
+/// The power goes at twenty moments of upgrades and of rollbacks. Nobody does anything but switch it on again: each operation
+/// ends with the old release or the new one, whole, and the site serves.
+#[test]
+#[ignore = "slow: twenty power cuts, half an hour"]
+fn slow_power_cuts_at_any_moment_leave_one_of_two_releases() {
+    let folder = tempfile::tempdir().unwrap();
+    let sample = sample::make(folder.path()).unwrap();
+    sample::release(folder.path(), "delta", &SECOND, Some(&sample.bundle)).unwrap();
+    let (mut site, secret) = installed(&sample);
+    let mut moments = Moments::default();
+    let (mut cuts, mut is_new, mut ends) = (0, false, [0, 0]);
+    while cuts < 20 {
+        let command: &[&str] =
+            if is_new { &["upgrade", "rollback"] } else { &["upgrade", "apply", "/media/releases/delta.tar.zst"] };
+        let mut running = site.host.spawn(&[&["/root/cofferdam"], command].concat()).unwrap();
+        let mut here = 0;
+        loop {
+            let end = Instant::now() + moments.next_below(45_000);
+            while Instant::now() < end && !(running.try_wait().unwrap().is_some() && is_over(&site)) {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            if is_over(&site) && running.try_wait().unwrap().is_some() || cuts == 20 {
+                break;
+            }
+            let last = site.host.shell("tail -n 1 /var/lib/cofferdam/journal.jsonl").unwrap();
+            site.host.kill().unwrap();
+            let _ = running.wait();
+            (cuts, here) = (cuts + 1, here + 1);
+            eprintln!("power cut {cuts}, the {here}. of `{}`, at {}", command[1], last.trim());
+            site.host.power_on().unwrap();
+        }
+        let ended = site.host.wait_for(&["test", "!", "-e", CURRENT], Duration::from_mins(10));
+        if let Err(error) = ended {
+            panic!("{error:#}\n{}", site.host.shell("journalctl -u cofferdam-upgrade").unwrap());
+        }
+        let _ = running.wait();
+        let was_new = is_new;
+        is_new = json(&site.must(&["status", "--json"]).unwrap())["version"] == SECOND.bundle;
+        settled(&site);
+        runs(&site, &if is_new { SECOND } else { Release::default() }, &secret);
+        ends[usize::from(is_new != was_new)] += 1;
+        eprintln!("`{}` ended with the {} release", command[1], if is_new { "next" } else { "first" });
+    }
+    eprintln!("{cuts} power cuts; {} operations went to their end, {} were undone", ends[1], ends[0]);
+    site.must(&["audit", "verify"]).unwrap();
+    site.must(&["registry", "fsck"]).unwrap();
+}
+
+/// There as long as an upgrade is under way.
+const CURRENT: &str = "/var/lib/cofferdam/upgrade/current.json";
+
+fn is_over(site: &FastSite) -> bool {
+    site.host.run(&["test", "-e", CURRENT]).is_ok_and(|output| !output.status.success())
+}
+
+/// A power cut in an upgrade's last moments leaves a cluster that is just coming up.
+fn settled(site: &FastSite) {
+    let ready = ["sh", "-c", "/root/cofferdam status | grep -qw Ready"];
+    site.host.wait_for(&ready, Duration::from_mins(5)).unwrap();
 }

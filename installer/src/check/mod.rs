@@ -31,6 +31,7 @@ pub const IDS: &[&str] = &[
     "disk.fsync",
     "disk.in-use",
     "disk.medium",
+    "disk.site",
     "disk.size",
     "dns.forward",
     "dns.reverse",

@@ -73,6 +73,13 @@ fn disk<'a>(facts: &'a Facts, choice: &DiskChoice, findings: &mut Vec<Finding>) 
                 "not in use",
                 "look twice: nothing of it can be brought back",
             ));
+            let (outcome, measured) = match &disk.site {
+                Some(site) => (Outcome::Fail, format!("holds the site {site}, which was finished")),
+                None => (Outcome::Pass, "none".to_owned()),
+            };
+            let hint =
+                "take the medium out and start the machine from this disk; `accept: [disk.site]` gives the site up";
+            findings.push(Finding::new("disk.site", outcome, measured, "no finished site", hint));
             findings.push(Finding::new(
                 "disk.medium",
                 Outcome::Pass,

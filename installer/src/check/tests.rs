@@ -47,6 +47,7 @@ fn disk(name: &str, serial: Option<&str>, gib: u64) -> Disk {
         contents: Vec::new(),
         in_use: None,
         is_medium: false,
+        site: None,
     }
 }
 
@@ -284,6 +285,7 @@ const TABLE: &[Row] = &[
     ("a configured time server that was not asked", |c| own_ntp(c, &[], 1), "time.skew", Outcome::Unknown, false),
     ("disk in use", |c| disks(c)[1].in_use = Some("sdb1 is mounted at /srv".to_owned()), "disk.in-use", Outcome::Fail, true),
     ("disk with leftovers", |c| disks(c)[1].contents = vec!["ext4 filesystem".to_owned()], "disk.in-use", Outcome::Warn, false),
+    ("disk with a finished site", |c| disks(c)[1].site = Some("rack7".to_owned()), "disk.site", Outcome::Fail, true),
     ("disk is the medium", |c| disks(c)[1].is_medium = true, "disk.medium", Outcome::Fail, true),
     ("disk is read-only", |c| disks(c)[1].read_only = true, "disk.in-use", Outcome::Fail, true),
     ("disk is gone", |c| { disks(c).pop(); }, "disk.choice", Outcome::Fail, true),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Probed, answer, needed};
 use crate::host::{EntryKind, Host};
+use crate::layout::LABEL_SITE;
 
 /// Labels of a medium: of a volume that carries answers or a bundle, and of the one that boots. FAT may hold them in lower case.
 const MEDIUM_LABELS: [&str; 2] = ["COFFERDAM", "COFFERDAM_OS"];
@@ -39,6 +40,9 @@ pub struct Disk {
     pub in_use: Option<String>,
     /// It is an installation medium (an ISO image, or a volume labelled `COFFERDAM`).
     pub is_medium: bool,
+    /// The finished site that its encrypted volume holds; the name may be cut to 32 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
 }
 
 impl Disk {
@@ -159,6 +163,7 @@ fn disk(node: &Node) -> Disk {
         contents,
         in_use: in_use(node),
         is_medium: is_medium(node),
+        site: site(node),
     }
 }
 
@@ -214,6 +219,12 @@ fn in_use(node: &Node) -> Option<String> {
             (child.kind != "part").then(|| format!("{} is held by {} {}", node.name, child.kind, child.name))
         })
     })
+}
+
+fn site(node: &Node) -> Option<String> {
+    let own = node.label.as_deref().filter(|_| node.fstype.as_deref() == Some("crypto_LUKS"));
+    let own = own.and_then(|label| label.strip_prefix(LABEL_SITE)).map(str::to_owned);
+    own.or_else(|| node.children.iter().find_map(site))
 }
 
 /// The data volume of an installation that was interrupted is none, whatever its label and that of its filesystem.
@@ -349,6 +360,10 @@ mod tests {
         };
         let is_medium = |text: &str| disks(&parse_tree(text).unwrap())[0].is_medium;
         assert!(!is_medium(&tree("cofferdam-data", "crypto_LUKS", "cofferdam")));
+        let site = |label: &str, kind: &str| disks(&parse_tree(&tree(label, kind, "")).unwrap())[0].site.clone();
+        assert_eq!(site("cofferdam-data", "crypto_LUKS"), None, "it was not finished");
+        assert_eq!(site("cofferdam-site-rack7", "crypto_LUKS").as_deref(), Some("rack7"));
+        assert_eq!(site("cofferdam-site-rack7", "vfat"), None);
         for label in ["COFFERDAM", "COFFERDAM_OS", "cofferdam"] {
             assert!(is_medium(&tree(label, "vfat", "")), "{label}");
         }

@@ -14,6 +14,10 @@ use crate::plan::BootFile;
 const MEDIUM: &str = "/run/cofferdam/medium-boot";
 const MEDIUM_DEVICE: &str = "/dev/disk/by-partlabel/cofferdam-medium-boot";
 const DISK: &str = "/run/cofferdam/boot";
+/// Name of the firmware's boot entry.
+const ENTRY: &str = "Cofferdam";
+/// The loader, as the firmware writes paths on the boot partition.
+const LOADER: &str = r"\EFI\BOOT\BOOTX64.EFI";
 /// Where the escrow of the disk lies on the boot partition: a person needs it just when the volume does not open.
 pub(crate) const ESCROW: &str = "cofferdam/escrow/disk.age";
 
@@ -39,7 +43,37 @@ pub(super) fn run(context: &Context, device: &str, files: &[BootFile], report: &
         }
         context.host.copy(&from, &to, 0o600, Some(&file.digest))?;
     }
-    unmount(context)
+    unmount(context)?;
+    prefer(context, device, report)
+}
+
+/// Makes the disk the firmware's first choice, so that a medium which stays in its drive is not started again. A firmware
+/// that keeps no entries looks for a loader on each disk by itself.
+fn prefer(context: &Context, device: &str, report: &mut Report) -> Result<(), StepError> {
+    let list = context.host.run(&Command::new("efibootmgr").limit(context.limit()), &mut |_| {})?;
+    if !list.success() {
+        report(Progress::Note {
+            text: "the firmware keeps no boot entries: take the medium out before the restart".to_owned(),
+        });
+        return Ok(());
+    }
+    // Entries of earlier installations may lead to partitions that are gone.
+    for number in list.text().lines().filter_map(own_entry) {
+        context.must("efibootmgr", ["--quiet", "--bootnum", number, "--delete-bootnum"])?;
+    }
+    let disk = context.must("lsblk", ["--nodeps", "--noheadings", "--output", "PKNAME", device])?.text();
+    let disk = format!("/dev/{}", disk.trim());
+    let create = ["--quiet", "--create", "--disk", &disk, "--part", "1", "--label", ENTRY, "--loader", LOADER];
+    context.must("efibootmgr", create)?;
+    Ok(())
+}
+
+/// The number in `Boot0003* Cofferdam\tHD(…)`, as efibootmgr lists its entries.
+fn own_entry(line: &str) -> Option<&str> {
+    let (number, name) = line.strip_prefix("Boot")?.split_at_checked(4)?;
+    let name = name.trim_start_matches(['*', ' ']);
+    let is_number = number.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (is_number && name.split('\t').next() == Some(ENTRY)).then_some(number)
 }
 
 /// Does something with the boot partition of a running appliance: `act` gets the folder where it is mounted.
@@ -87,4 +121,17 @@ pub(crate) fn restart(context: &Context) -> Result<(), StepError> {
         what: "this machine was asked to restart and did not".to_owned(),
         hint: "restart it by hand, without a medium: what was begun goes on from the disk".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::own_entry;
+
+    #[test]
+    fn our_entries_of_the_firmware() {
+        let list = "BootCurrent: 0001\nTimeout: 0 seconds\nBootOrder: 0001,0000\nBoot0000* UiApp\tFvVol(7cb8)\n\
+                    Boot0001* UEFI QEMU CD-ROM\tPciRoot(0x0)\nBoot000A* Cofferdam\tHD(1,GPT,aa)/File(\\EFI)\n\
+                    Boot0003  Cofferdam\tHD(1,GPT,bb)\nBoot0004* Cofferdam two\tHD(1,GPT,bb)\n";
+        assert_eq!(list.lines().filter_map(own_entry).collect::<Vec<_>>(), ["000A", "0003"]);
+    }
 }

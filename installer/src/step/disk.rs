@@ -173,7 +173,7 @@ fn format(context: &Context, disk: &Disk, cost: KeyDerivation, secret: &[u8]) ->
     let format = Command::new("cryptsetup")
         .args(["luksFormat", "--batch-mode", "--type", "luks2", "--cipher", CIPHER])
         .args(["--key-size".to_owned(), KEY_BITS.to_string(), "--hash".to_owned(), "sha256".to_owned()])
-        .args(["--label", "cofferdam-data"])
+        .args(["--label", layout::LABEL_DATA])
         .args(["--luks2-keyslots-size", KEY_SLOTS_AREA, "--offset", DATA_OFFSET])
         .args(derivation(cost))
         .args(["--key-file", "-", &disk.path])

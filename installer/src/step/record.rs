@@ -11,6 +11,9 @@ use crate::host::{Host, HostError, HostExt};
 use crate::layout;
 use crate::plan::{Action, Plan};
 
+/// A LUKS2 header has room for so many (on-disk format, section 2.1), with a zero at the end. A site's name is ASCII.
+const LABEL_BYTES: usize = 47;
+
 /// An installed site (`/var/lib/cofferdam/state.json`). It holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -114,7 +117,24 @@ pub(super) fn run(context: &Context) -> Result<(), StepError> {
     for path in typed.into_iter().chain(layout::BROUGHT) {
         context.host.remove(path.into())?;
     }
+    if state.encryption == "luks2" {
+        label(context, &state.site)?;
+    }
     write(context, &state)
+}
+
+/// Says in the volume's header that a site was finished on it: a medium that is started again must not erase it.
+fn label(context: &Context, site: &str) -> Result<(), StepError> {
+    let status = context.must("cryptsetup", ["status", layout::VOLUME])?.text();
+    let device = status.lines().find_map(|line| line.trim().strip_prefix("device:")).map(str::trim);
+    let device = device.ok_or_else(|| StepError::State {
+        what: format!("`cryptsetup status {}` names no device", layout::VOLUME),
+        hint: "the data volume must be open".to_owned(),
+    })?;
+    let mut label = format!("{}{site}", layout::LABEL_SITE);
+    label.truncate(LABEL_BYTES);
+    context.must("cryptsetup", ["config", "--label", &label, device])?;
+    Ok(())
 }
 
 /// Records that the site runs the release of the context now.

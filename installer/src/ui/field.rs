@@ -136,7 +136,7 @@ pub fn page_of(key: &str) -> Page {
 /// The page on which the finding of a check is shown.
 pub fn page_of_check(id: &str) -> Page {
     match id {
-        "disk.choice" | "disk.in-use" | "disk.medium" | "disk.fsync" => Page::Disks,
+        "disk.choice" | "disk.in-use" | "disk.medium" | "disk.site" | "disk.fsync" => Page::Disks,
         "net.address" | "net.mtu" | "net.link" | "net.address-conflict" | "host.name" | "time.skew" => Page::Network,
         "dns.forward" | "dns.reverse" | "net.vip-free" => Page::Identity,
         "disk.size" | "bundle.architecture" | "time.sane" => Page::Bundle,

@@ -67,6 +67,8 @@ impl Slots {
 pub struct Appliance {
     pub is_live: bool,
     pub slots: Slots,
+    /// The firmware takes the disk first.
+    pub is_preferred: bool,
     /// It was asked to restart.
     pub is_off: bool,
     /// What the command line of the product writes before the engine runs.
@@ -201,6 +203,16 @@ impl SimulatedHost {
             ("umount", [place]) => self.effect(|state| drop(state.mounts.remove(*place))).map(|()| good()),
             ("systemctl", ["--no-block", "reboot"]) => {
                 self.effect(|state| state.appliance.as_mut().unwrap().is_off = true).map(|()| good())
+            }
+            ("efibootmgr", []) => self.alive().map(|state| {
+                let own = state.appliance.as_ref().is_some_and(|own| own.is_preferred);
+                said(if own { "BootOrder: 0000\nBoot0000* Cofferdam\tHD(1,GPT)\n" } else { "BootOrder: \n" })
+            }),
+            ("efibootmgr", ["--quiet", "--bootnum", "0000", "--delete-bootnum"]) => {
+                self.effect(|state| state.appliance.as_mut().unwrap().is_preferred = false).map(|()| good())
+            }
+            ("efibootmgr", ["--quiet", "--create", "--disk", "/dev/sdb", "--part", "1", ..]) => {
+                self.effect(|state| state.appliance.as_mut().unwrap().is_preferred = true).map(|()| good())
             }
             ("networkctl", ["reload"]) => self.effect(State::take_network).map(|()| good()),
             ("ip", ["--json", "address"]) => self.alive().map(|state| {

@@ -188,13 +188,28 @@ impl SimulatedHost {
                     state.serial += 1;
                     let uuid = format!("00000000-0000-4000-8000-{:012}", state.serial);
                     state.filesystem = false;
-                    let luks =
-                        Luks { uuid, key: input.to_vec(), tpm_slot: false, passphrase: None, tokens: Vec::new() };
+                    let luks = Luks {
+                        uuid,
+                        key: input.to_vec(),
+                        tpm_slot: false,
+                        passphrase: None,
+                        tokens: Vec::new(),
+                        is_labelled: false,
+                    };
                     state.luks = Some(luks);
                 })?;
                 Ok(good())
             }
             "luksDump" => Ok(luks.map_or_else(|| bad("no LUKS"), |luks| said(luks.metadata().to_string()))),
+            "status" => {
+                let text = format!("/dev/mapper/cofferdam is active.\n  device:  {}\n", self.volume_device());
+                Ok(if self.alive()?.open { said(text) } else { bad("inactive") })
+            }
+            "config" => {
+                assert_eq!(arguments[1..], ["--label", "cofferdam-site-rack7", self.volume_device()]);
+                self.effect(|state| state.luks.as_mut().unwrap().is_labelled = true)?;
+                Ok(good())
+            }
             "luksUUID" => Ok(luks.map_or_else(|| bad("no LUKS"), |luks| said(luks.uuid))),
             "luksHeaderBackup" => {
                 let path = arguments[arguments.iter().position(|word| *word == "--header-backup-file").unwrap() + 1];

@@ -58,6 +58,8 @@ pub struct Luks {
     /// Slot and key.
     pub passphrase: Option<(String, Vec<u8>)>,
     pub tokens: Vec<serde_json::Value>,
+    /// The label says that a site was finished on it.
+    pub is_labelled: bool,
 }
 
 /// What a bundle brings.

@@ -1,6 +1,8 @@
 //! Vectors, and servers on loopback that answer as real ones do, and as they should not.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::{Arc, Barrier};
+
 use super::{
     Bad, Duration, EPOCH, HostError, Instant, Sent, TimeRequest, Timestamp, UdpSocket, ask_all, nanoseconds, packet,
     read,
@@ -123,7 +125,7 @@ fn what_is_no_answer() {
 fn server(says: impl Fn(u32, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> TimeRequest {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
-    socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     std::thread::spawn(move || {
         let mut buffer = [0; 100];
         for number in 0..4 {
@@ -133,7 +135,7 @@ fn server(says: impl Fn(u32, &[u8]) -> Vec<Vec<u8>> + Send + 'static) -> TimeReq
             }
         }
     });
-    TimeRequest { server: "127.0.0.1".to_owned(), port, limit: Duration::from_millis(1500) }
+    TimeRequest { server: "127.0.0.1".to_owned(), port, limit: Duration::from_secs(8) }
 }
 
 fn number_of(question: &[u8]) -> u64 {
@@ -143,8 +145,18 @@ fn number_of(question: &[u8]) -> u64 {
 
 #[test]
 fn servers_that_answer() {
-    let right = server(|_, question| vec![answer(number_of(question), Duration::ZERO)]);
-    let ahead = server(|_, question| vec![answer(number_of(question), Duration::from_secs(90))]);
+    // Each of the two answers once both are asked: so they are asked at once.
+    let both = Arc::new(Barrier::new(2));
+    let in_company = |ahead: u64| {
+        let both = Arc::clone(&both);
+        server(move |number, question| {
+            if number == 0 {
+                both.wait();
+            }
+            vec![answer(number_of(question), Duration::from_secs(ahead))]
+        })
+    };
+    let (right, ahead) = (in_company(0), in_company(90));
     // The first question, or its answer, is lost.
     let lossy = server(|number, question| {
         let packet = answer(number_of(question), Duration::ZERO);
@@ -154,12 +166,10 @@ fn servers_that_answer() {
     let raced = server(|_, question| {
         vec![answer(1, Duration::from_hours(1)), vec![0; 4], answer(number_of(question), Duration::ZERO)]
     });
-    let began = Instant::now();
     let found = ask_all(&[right, ahead, lossy, raced]);
-    assert!(began.elapsed() < Duration::from_secs(3), "they are not asked at once");
     let offsets: Vec<i128> = found.iter().map(|found| found.as_ref().unwrap().offset.as_millis()).collect();
     // This machine may be busy: half of what a packet waits counts as an offset.
-    let is_near = |milliseconds: i128, expected: i128| (milliseconds - expected).abs() < 700;
+    let is_near = |milliseconds: i128, expected: i128| (milliseconds - expected).abs() < 4_000;
     assert!(is_near(offsets[0], 0) && is_near(offsets[1], 90_000), "{offsets:?}");
     assert!(is_near(offsets[2], 0) && is_near(offsets[3], 0), "{offsets:?}");
     let first = found[0].as_ref().unwrap();
@@ -183,7 +193,7 @@ fn servers_that_do_not() {
     };
     let nameless = TimeRequest { server: "no.such.name.invalid".to_owned(), ..silent.clone() };
     let found = ask_all(&[silent, wrong, kiss, echo, nobody, nameless]);
-    let expected = ["no answer within 1.5 s", "another question", "RATE", "mode 3", "nobody listens", ""];
+    let expected = ["no answer within 8 s", "another question", "RATE", "mode 3", "nobody listens", ""];
     for (found, expected) in found.into_iter().zip(expected) {
         let error = found.unwrap_err();
         assert!(matches!(&error, HostError::Time { reason, .. } if reason.contains(expected)), "{expected}: {error}");
