@@ -6,7 +6,9 @@ use camino::Utf8Path;
 
 use super::{Failure, Outcome, code, console, print, resume};
 use crate::config::InstallConfig;
+use crate::host::Host;
 use crate::host::real::RealHost;
+use crate::layout;
 use crate::live;
 use crate::prepare;
 use crate::ui::machine::{ThisMachine, read_config};
@@ -34,7 +36,7 @@ pub(super) fn run(file: Option<(&Utf8Path, InstallConfig)>, is_plain: bool) -> O
     take(&mut model, file, &host);
     let left = session::run(&mut terminal, &mut model, Arc::new(ThisMachine), &host).map_err(Failure::unexpected);
     drop(terminal);
-    finish(left?)
+    finish(left?, &*host)
 }
 
 fn plainly(file: Option<(&Utf8Path, InstallConfig)>, host: &SharedHost) -> Outcome {
@@ -42,7 +44,7 @@ fn plainly(file: Option<(&Utf8Path, InstallConfig)>, host: &SharedHost) -> Outco
     take(&mut model, file, host);
     let (input, output) = (std::io::stdin().lock(), std::io::stdout());
     match plain::ask(&mut model, &ThisMachine, input, output).map_err(Failure::unexpected)? {
-        None => cancelled(),
+        None => cancelled(&**host),
         Some(start) => {
             prepare::store(&**host, &start.config, &start.plan)?;
             resume::unattended(host, &start.config, &start.plan, &start.signed, None, &plain::Person)
@@ -57,15 +59,17 @@ fn take(model: &mut Model, file: Option<(&Utf8Path, InstallConfig)>, host: &Shar
     }
 }
 
-fn finish(left: Left) -> Outcome {
+fn finish(left: Left, host: &dyn Host) -> Outcome {
     match left {
-        Left::Quit => cancelled(),
+        Left::Quit => cancelled(host),
         Left::Checked => Ok(()),
         Left::Ran(ended, plan) => print(&resume::closing(*ended, &plan)?),
     }
 }
 
-fn cancelled() -> Outcome {
+fn cancelled(host: &dyn Host) -> Outcome {
+    // Saved answers do not name it, so nobody would find it again.
+    host.remove(layout::PASTED_PASSPHRASE.into()).map_err(Failure::unexpected)?;
     let hint = "nothing was changed; `cofferdam install` begins again".to_owned();
     Err(Failure::new(code::CANCELLED, "the installation was not begun", Some(hint)))
 }
