@@ -47,8 +47,7 @@ impl Images {
 /// What is missing for one Kubernetes manifest. The error says why it is no YAML; one line.
 pub(crate) fn missing_images(
     images: &Images,
-    pack: &str,
-    optional: &[Reference],
+    pack: &PackDescriptor,
     manifest: &str,
     is_template: bool,
     yaml: &[u8],
@@ -57,17 +56,21 @@ pub(crate) fn missing_images(
     let rendered;
     let text = if is_template {
         // A variable inside an image reference becomes a name that is not in the bundle, and is reported as such.
-        rendered =
-            template::render(text, &mut |name| template::VARIABLES.contains(&name).then(|| format!("TEMPLATE-{name}")))
-                .map_err(|error| error.to_string())?;
+        let is_asked = |name: &str| pack.questions.iter().any(|question| question.name == name);
+        let mut value =
+            |name: &str| (template::VARIABLES.contains(&name) || is_asked(name)).then(|| format!("TEMPLATE-{name}"));
+        rendered = template::render(text, &mut value).map_err(|error| error.to_string())?;
+        if !pack.questions.is_empty() {
+            template::confined(text, &pack.questions)?;
+        }
         &rendered
     } else {
         text
     };
     let missing = |image: String| match image.parse::<Reference>() {
-        Ok(reference) if images.resolves(&reference) || optional.contains(&reference) => None,
-        Ok(reference) => Some(Missing::Image { pack: pack.to_owned(), manifest: manifest.to_owned(), reference }),
-        Err(_) => Some(Missing::Unreadable { pack: pack.to_owned(), manifest: manifest.to_owned(), text: image }),
+        Ok(reference) if images.resolves(&reference) || pack.optional_images.contains(&reference) => None,
+        Ok(reference) => Some(Missing::Image { pack: pack.name.clone(), manifest: manifest.to_owned(), reference }),
+        Err(_) => Some(Missing::Unreadable { pack: pack.name.clone(), manifest: manifest.to_owned(), text: image }),
     };
     Ok(references::images(text)?.into_iter().filter_map(missing).collect())
 }
@@ -168,8 +171,7 @@ impl<'i> Proof<'i> {
                     }
                 }
                 Role::Kubernetes(pack, name, is_template) => {
-                    let optional = &pack.optional_images;
-                    let missing = missing_images(&self.images, &pack.name, optional, name, is_template, bytes)
+                    let missing = missing_images(&self.images, pack, name, is_template, bytes)
                         .map_err(|why| Error::corrupt(format!("pack {}, manifest {name}", pack.name), why))?;
                     self.missing.extend(missing);
                 }

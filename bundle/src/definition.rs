@@ -18,6 +18,7 @@ use crate::index::{
     SecretRequest,
 };
 use crate::oci::{Digest, Reference, Tag};
+use crate::question::{self, Question};
 use crate::source::download;
 use crate::system::{self, System};
 
@@ -90,6 +91,9 @@ pub struct PackDefinition {
     /// What an upgrade to this version does before the manifests are applied.
     #[serde(default)]
     pub migrations: Vec<MigrationDefinition>,
+    /// What the pack wants to know of the site; its templates say `${NAME}` for the answer. Never a secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<Question>,
     /// The operating system of an appliance: a folder that `cofferdam iso system` made of a boot medium. Only in a pack of
     /// the layer `os`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -308,6 +312,7 @@ impl PackDefinition {
                     timeout_seconds: migration.timeout_seconds,
                 })
                 .collect(),
+            questions: self.questions.clone(),
             system: None,
         }
     }
@@ -357,6 +362,7 @@ pub(crate) fn problems_of(pack: &PackDescriptor) -> Vec<String> {
         }
     }
     system::problems(pack).into_iter().for_each(&mut say);
+    question::problems(pack).into_iter().for_each(&mut say);
     let mut secrets = HashSet::new();
     for secret in &pack.secrets {
         let key_is_good = match &secret.key {
@@ -397,7 +403,7 @@ pub(crate) fn problems_of(pack: &PackDescriptor) -> Vec<String> {
 }
 
 /// A DNS label (RFC 1123).
-fn is_label(text: &str) -> bool {
+pub(crate) fn is_label(text: &str) -> bool {
     (1..=63).contains(&text.len())
         && !text.starts_with('-')
         && !text.ends_with('-')
@@ -476,6 +482,15 @@ packs:
         apply: { name: apply.yaml, source: apply.yaml }
         undo: { name: undo.yaml, source: undo.yaml }
         timeout-seconds: 60
+  - name: hello
+    version: 1.0.0
+    layer: addon
+    description: one line
+    questions:
+      - { name: greeting, text: What the front page says, kind: text, default: Hello, max-length: 80 }
+      - { name: replicas, text: How many, kind: integer, min: 1, max: 9 }
+      - { name: size, text: How large, kind: choice, choices: [small, large], default: small }
+      - { name: public, text: Whether it is seen, kind: boolean }
 "#;
 
     #[test]
@@ -522,6 +537,24 @@ packs:
             ("name: undo.yaml", "name: apply.yaml", "used twice"),
             ("name: move", "name: /move", "not valid"),
             ("timeout-seconds: 60", "timeout-seconds: 0", "timeout"),
+            ("name: greeting", "name: Greeting", "question Greeting: the name may hold"),
+            ("name: greeting", "name: fqdn", "built-in variable"),
+            ("name: greeting", "name: size", "question size: the name is used twice"),
+            ("text: How many", "text: \"\"", "the text is not one line"),
+            ("text: How many", "text: \"a\\nb\"", "the text is not one line"),
+            ("default: Hello", "default: 5", "default: 5 is no text"),
+            ("max-length: 80", "max-length: 4", "default: has more than 4 characters"),
+            ("max-length: 80", "max-length: 5000", "max-length must be 1 to 4096"),
+            ("max-length: 80", "min: 1", "min and max belong to the kind integer"),
+            ("min: 1, max: 9", "min: 9, max: 1", "min 9 is above max 1"),
+            ("min: 1, max: 9", "max-length: 5", "max-length belongs to the kind text"),
+            ("default: small", "default: medium", "default: \"medium\" is not one of small, large"),
+            ("[small, large]", "[small, small]", "choice \"small\""),
+            ("[small, large]", "[]", "1 to 64 choices"),
+            ("kind: boolean", "kind: boolean, choices: [a]", "choices belong"),
+            ("kind: boolean", "kind: secret", "secret"),
+            ("kind: boolean", "kind: boolean, hidden: true", "hidden"),
+            ("layer: addon", "layer: kubernetes", "questions belong to packs of the layers"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let problems = BundleDefinition::parse(&GOOD.replacen(from, to, 1), Utf8Path::new("")).unwrap_err();

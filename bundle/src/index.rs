@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::delta::HeldBlob;
 use crate::oci::{Digest, ParseError, Reference};
+use crate::question::Question;
 use crate::system::System;
 
 /// The version of the index that this crate writes and reads.
@@ -151,6 +152,9 @@ pub struct PackDescriptor {
     /// What an upgrade to this version does before the manifests are applied, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub migrations: Vec<Migration>,
+    /// What the pack wants to know of the site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<Question>,
     /// The operating system of an appliance that the pack brings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system: Option<System>,

@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod keys;
 pub mod load;
 pub mod oci;
+pub mod question;
 pub mod read;
 mod references;
 mod source;

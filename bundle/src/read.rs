@@ -358,7 +358,7 @@ fn check_index(index: &Index) -> Result<(), &'static str> {
         return Err("a Kubernetes manifest is larger than 4 MiB");
     }
     if index.packs.iter().any(|pack| !crate::definition::problems_of(pack).is_empty()) {
-        return Err("a name, path, mode or key of a pack is not allowed");
+        return Err("a name, path, mode, key or question of a pack is not allowed");
     }
     Ok(())
 }

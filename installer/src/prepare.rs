@@ -183,6 +183,12 @@ pub fn refuse_second_run(host: &dyn Host) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Every question of the packs has an answer, and every answer a question.
+pub fn refuse_answers(config: &InstallConfig, index: &Index) -> Result<(), Refusal> {
+    let answered = plan::chosen_packs(config, index).and_then(|packs| plan::answered(config, index, &packs));
+    answered.map(drop).map_err(|error| Refusal::new(code::CONFIG, &error, error.hint()))
+}
+
 /// What stands against an installation, as one refusal.
 pub fn refuse_findings(report: &Report) -> Result<(), Refusal> {
     let blocking = report.blocking();
@@ -268,6 +274,8 @@ pub fn store(host: &dyn Host, config: &InstallConfig, plan: &Plan) -> Result<(),
         write(&Utf8Path::new(layout::TRUST).join(format!("{number}.pub")), &content, 0o644)?;
     }
     host.make_directory(layout::HOME.into(), 0o755).map_err(Refusal::unexpected)?;
+    // An answer that was left to its default is an answer, too: another default of a later release does not change it.
+    let config = InstallConfig { answers: plan.answers.clone(), ..config.clone() };
     write(layout::CONFIG.into(), config.to_yaml().map_err(Refusal::unexpected)?.as_bytes(), 0o600)?;
     let text = serde_json::to_string_pretty(plan).map_err(Refusal::unexpected)?;
     write(layout::PLAN.into(), text.as_bytes(), 0o644)

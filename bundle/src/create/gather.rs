@@ -96,11 +96,11 @@ pub(super) fn gather(
     for (draft, pack) in drafts.into_iter().zip(&definition.packs) {
         let mut layers = Vec::new();
         let mut descriptor = draft;
-        let optional = descriptor.optional_images.clone();
+        let asks = descriptor.clone();
         for (part, source) in manifests_mut(&mut descriptor).zip(pack.all_manifests()) {
             let bytes = read_yaml(pack, source, &definition.directory)?;
             let what = format!("pack {}, manifest {}", pack.name, part.name);
-            let found = missing_images(&world, &pack.name, &optional, &part.name, part.template, &bytes)
+            let found = missing_images(&world, &asks, &part.name, part.template, &bytes)
                 .map_err(|why| refuse(&what, source.source.as_str(), why))?;
             missing.extend(found);
             let blob = SourceBlob::of_bytes(media_type::PACK_MANIFEST, bytes, &what);
@@ -223,7 +223,15 @@ fn hash_file(
     }
     if part.template {
         let text = std::str::from_utf8(&text).map_err(|_| fail("it is a template and not UTF-8".to_owned()))?;
-        let known = |name: &str| template::VARIABLES.contains(&name).then(String::new);
+        if let Some(question) = template::texts_of(text, &pack.questions).first() {
+            let why = format!(
+                "the question {question} is answered with any text, which may stand in Kubernetes manifests only: nobody \
+                 knows what it would mean here"
+            );
+            return Err(fail(why));
+        }
+        let is_asked = |name: &str| pack.questions.iter().any(|question| question.name == name);
+        let known = |name: &str| (template::VARIABLES.contains(&name) || is_asked(name)).then(String::new);
         template::render(text, &mut { known }).map_err(|error| fail(error.to_string()))?;
     }
     Ok(SourceBlob {

@@ -295,6 +295,10 @@ fn inspect(path: &Utf8Path, as_json: bool, trust: &[Utf8PathBuf]) -> Outcome {
         for file in &pack.files {
             text.push_str(&format!("  file {} ({})\n", file.name, megabytes(file.size)));
         }
+        for question in &pack.questions {
+            let default = question.default.as_ref().map_or_else(String::new, |value| format!(", default {value}"));
+            text.push_str(&format!("  asks {}: {} ({}{default})\n", question.name, question.text, question.wanted()));
+        }
     }
     let size = megabytes(index.blob_bytes());
     text.push_str(&format!("{} blobs, {size} in all{}\n", index.blobs.len(), left_out(&index)));

@@ -110,6 +110,7 @@ pub(super) fn check(config: &InstallConfig, json: bool) -> Outcome {
         print(&report.to_text())?;
     }
     prepare::refuse_findings(&report)?;
+    prepare::refuse_answers(config, &signed.index)?;
     prepare::refuse_certificate(&host, config)?;
     Ok(prepare::refuse_passphrase(&host, config)?)
 }

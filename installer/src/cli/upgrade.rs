@@ -1,9 +1,11 @@
 //! `cofferdam upgrade plan | apply | rollback | history` and `cofferdam audit show | verify`.
 
 use std::fs::{File, OpenOptions};
+use std::io::IsTerminal as _;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use bundle::oci::Digest;
+use bundle::question::Value;
 use bundle::read::Head;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
@@ -12,12 +14,14 @@ use serde_json::json;
 use super::bundle::failure as bundle_failure;
 use super::{Failure, Outcome, code, print, print_json, say};
 use crate::check::{Finding, Outcome as Checked};
+use crate::config::{self, Answers};
 use crate::engine::{EngineError, Stop};
 use crate::headless::{Console, megabytes};
 use crate::host::real::RealHost;
 use crate::host::{Host, HostExt};
 use crate::ui::run::signals::Signals;
 use crate::upgrade::UpgradePlan;
+use crate::upgrade::answers::{self, AnswerChange};
 use crate::upgrade::plan::Incoming;
 use crate::upgrade::run::{self, Ended, RunError};
 use crate::upgrade::site::{self, Site, SiteError};
@@ -31,6 +35,9 @@ pub(super) enum Upgrade {
     Plan {
         /// The bundle
         bundle: Utf8PathBuf,
+        /// Answers to the questions of its packs: YAML, PACK, NAME, value
+        #[arg(long, value_name = "FILE")]
+        answers: Option<Utf8PathBuf>,
         #[arg(long)]
         json: bool,
     },
@@ -41,6 +48,9 @@ pub(super) enum Upgrade {
     Apply {
         /// The bundle
         bundle: Utf8PathBuf,
+        /// Answers to the questions of its packs: YAML, PACK, NAME, value; they go before the stored ones
+        #[arg(long, value_name = "FILE")]
+        answers: Option<Utf8PathBuf>,
         /// Events as JSON lines into a file
         #[arg(long)]
         events: Option<Utf8PathBuf>,
@@ -81,8 +91,8 @@ pub(super) struct Show {
 impl Upgrade {
     pub(super) fn run(self) -> Outcome {
         match self {
-            Self::Plan { bundle, json } => plan(&bundle, json),
-            Self::Apply { bundle, events } => apply(&bundle, events.as_deref()),
+            Self::Plan { bundle, answers, json } => plan(&bundle, answers.as_deref(), json),
+            Self::Apply { bundle, answers, events } => apply(&bundle, answers.as_deref(), events.as_deref()),
             Self::Rollback { events } => rollback(events.as_deref()),
             Self::History { json } => history(json),
         }
@@ -137,10 +147,13 @@ struct Opened {
     signer: String,
     bytes: u64,
     path: Utf8PathBuf,
+    /// Given for this upgrade.
+    answers: Answers,
 }
 
 impl Opened {
-    fn new(host: &dyn Host, path: &Utf8Path) -> Result<Self, Failure> {
+    fn new(host: &dyn Host, path: &Utf8Path, answers: Option<&Utf8Path>) -> Result<Self, Failure> {
+        let answers = answers.map(read_answers).transpose()?.unwrap_or_default();
         let keys = Site::trust(host).map_err(|error| site_failure(&error))?;
         let trust = site::trusted_keys(&keys).map_err(Failure::unexpected)?;
         let missing = |error| {
@@ -158,6 +171,7 @@ impl Opened {
             reader,
             bytes,
             path,
+            answers,
         })
     }
 
@@ -168,7 +182,21 @@ impl Opened {
             path: &self.path,
             bytes: self.bytes,
             signer: &self.signer,
+            answers: &self.answers,
         }
+    }
+
+    /// Asks on the terminal what nobody has answered.
+    fn ask(&mut self, plan: &UpgradePlan) -> Outcome {
+        let open = answers::open(&plan.answers, self.reader.index());
+        let (mut input, mut output) = (std::io::stdin().lock(), std::io::stderr());
+        let typed = answers::ask(&open, &mut input, &mut output).map_err(Failure::unexpected)?;
+        let typed = typed.ok_or_else(|| {
+            let hint = "nothing was changed; `--answers FILE` answers without a question".to_owned();
+            Failure::new(code::CANCELLED, "the upgrade was not begun", Some(hint))
+        })?;
+        self.answers = answers::joined(&self.answers, typed);
+        Ok(())
     }
 
     fn plan(&self, host: &dyn Host) -> Result<(Site, UpgradePlan), Failure> {
@@ -180,6 +208,17 @@ impl Opened {
     }
 }
 
+/// A file of answers; by which questions they are judged, the plan knows.
+fn read_answers(path: &Utf8Path) -> Result<Answers, Failure> {
+    let failed = |why: String, hint: &str| {
+        Failure::new(code::CONFIG, format!("the answers {path} cannot be read: {why}"), Some(hint.to_owned()))
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        failed(error.to_string(), "`cofferdam upgrade plan` shows what is asked, and the file's form")
+    })?;
+    config::answers::parse(&text).map_err(|why| failed(why, "it is YAML: PACK, below it NAME: value"))
+}
+
 fn site_failure(error: &SiteError) -> Failure {
     let hint = match error {
         SiteError::None => "`cofferdam install --config install.yaml` installs one",
@@ -188,9 +227,9 @@ fn site_failure(error: &SiteError) -> Failure {
     Failure::new(code::PREFLIGHT, error, Some(hint.to_owned()))
 }
 
-fn plan(bundle: &Utf8Path, as_json: bool) -> Outcome {
+fn plan(bundle: &Utf8Path, answers: Option<&Utf8Path>, as_json: bool) -> Outcome {
     let host = RealHost;
-    let (_, plan) = Opened::new(&host, bundle)?.plan(&host)?;
+    let (_, plan) = Opened::new(&host, bundle, answers)?.plan(&host)?;
     if as_json {
         print_json(&plan)?;
     } else {
@@ -248,6 +287,7 @@ fn text(plan: &UpgradePlan) -> String {
         }
     }
     text.push_str("\nConfiguration that changes\n");
+    plan.answers.iter().for_each(|change| text.push_str(&answer_line(change)));
     for file in &plan.differences {
         text.push_str(&format!("  {} ({})\n", file.path, file.change));
         file.lines.iter().for_each(|line| text.push_str(&format!("    {line}\n")));
@@ -263,6 +303,19 @@ fn text(plan: &UpgradePlan) -> String {
         }
     }
     text
+}
+
+/// `  answers.hello.replicas (changed): 1 -> 3`, and what it asks below it.
+fn answer_line(change: &AnswerChange) -> String {
+    let AnswerChange { pack, name, text, change: word, before, after, by_default } = change;
+    let shown = |value: &Option<Value>, none: &str| value.as_ref().map_or_else(|| none.to_owned(), Value::to_string);
+    let values = match word.as_str() {
+        "added" => shown(after, "(not answered)"),
+        "removed" => format!("{}, not asked any more", shown(before, "(not answered)")),
+        _ => format!("{} -> {}", shown(before, "(not answered)"), shown(after, "(not answered)")),
+    };
+    let default = if *by_default { " (default)" } else { "" };
+    format!("  answers.{pack}.{name} ({word}): {values}{default}\n    {text}\n")
 }
 
 fn finding_line(finding: &Finding) -> String {
@@ -301,12 +354,16 @@ fn lock() -> Result<File, Failure> {
     Ok(file)
 }
 
-fn apply(bundle: &Utf8Path, events: Option<&Utf8Path>) -> Outcome {
+fn apply(bundle: &Utf8Path, answers: Option<&Utf8Path>, events: Option<&Utf8Path>) -> Outcome {
     require_root()?;
     let _lock = lock()?;
     let host = RealHost;
-    let opened = Opened::new(&host, bundle)?;
-    let (site, plan) = opened.plan(&host)?;
+    let mut opened = Opened::new(&host, bundle, answers)?;
+    let (mut site, mut plan) = opened.plan(&host)?;
+    if std::io::stdin().is_terminal() && plan.lacks_answers_only() {
+        opened.ask(&plan)?;
+        (site, plan) = opened.plan(&host)?;
+    }
     say(&text(&plan));
     refuse(&plan)?;
     let signed = (opened.reader.index_bytes(), opened.reader.signature());
@@ -402,4 +459,33 @@ fn history(as_json: bool) -> Outcome {
         text.push_str(&format!("`cofferdam upgrade rollback` goes back to {release}\n"));
     }
     print(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AnswerChange, Value, answer_line};
+
+    #[test]
+    fn what_changes_is_told_in_words() {
+        let line = |change: &str, before: Option<i64>, after: Option<i64>, by_default| {
+            let text = answer_line(&AnswerChange {
+                pack: "hello".to_owned(),
+                name: "replicas".to_owned(),
+                text: "How many".to_owned(),
+                change: change.to_owned(),
+                before: before.map(Value::Integer),
+                after: after.map(Value::Integer),
+                by_default,
+            });
+            text.lines().next().unwrap_or_default().trim().to_owned()
+        };
+        for (found, expected) in [
+            (line("added", None, Some(2), true), "answers.hello.replicas (added): 2 (default)"),
+            (line("added", None, None, false), "answers.hello.replicas (added): (not answered)"),
+            (line("changed", Some(1), Some(3), false), "answers.hello.replicas (changed): 1 -> 3"),
+            (line("removed", Some(1), None, false), "answers.hello.replicas (removed): 1, not asked any more"),
+        ] {
+            assert_eq!(found, expected);
+        }
+    }
 }

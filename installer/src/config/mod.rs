@@ -3,6 +3,7 @@
 //! Invariant: a value of [`InstallConfig`] that came out of [`parse`] has passed [`rules::findings`] without a failure;
 //! it never holds a secret, only where a secret is to be found. Called by the command line and by `plan/`.
 
+pub mod answers;
 pub mod example;
 mod network;
 mod rules;
@@ -14,6 +15,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use answers::{AnswerProblem, Answers, PackAnswers};
 pub use network::{Bond, Network, is_mac_address};
 pub use rules::{ConfigError, Problem, account_problem, problems};
 
@@ -46,6 +48,9 @@ pub struct InstallConfig {
     /// The cluster's networks and packs.
     #[serde(default)]
     pub cluster: Cluster,
+    /// Answers to the questions of packs: PACK, NAME, value. What has a default may be left out.
+    #[serde(default, skip_serializing_if = "Answers::is_empty", deserialize_with = "answers::deserialize")]
+    pub answers: Answers,
     /// The account of the machine's administrator; left out: the accounts of the host stay as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub administrator: Option<Administrator>,

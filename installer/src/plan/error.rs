@@ -1,5 +1,7 @@
 //! Why there is no plan, and what to do about it.
 
+use crate::config::AnswerProblem;
+
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -35,6 +37,12 @@ pub enum PlanError {
         /// What it has.
         has: String,
     },
+    /// Questions of packs that nobody answered, and answers that fit none.
+    #[error("the questions of the packs are not answered:{}", lines(problems))]
+    Answers {
+        /// All of them.
+        problems: Vec<AnswerProblem>,
+    },
     /// The disk could not be chosen.
     #[error("{why}")]
     Disk {
@@ -54,6 +62,10 @@ pub enum PlanError {
     NoTpm,
 }
 
+fn lines(problems: &[AnswerProblem]) -> String {
+    problems.iter().fold(String::new(), |text, problem| format!("{text}\n  {problem}"))
+}
+
 impl PlanError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
@@ -63,6 +75,10 @@ impl PlanError {
             }
             Self::Version { .. } => "Kubernetes 1.20 to 1.35 are known",
             Self::UnknownPack { .. } => "`cofferdam bundle inspect` lists the packs of a bundle",
+            Self::Answers { .. } => {
+                "mend the keys above under `answers:` in the configuration (PACK, NAME, value); `cofferdam bundle inspect` \
+                 lists what a bundle asks"
+            }
             Self::Disk { hint, .. } => hint,
             Self::Plaintext => "choose `mode: luks2` with escrow-recipients",
             Self::ForeignNetwork => {

@@ -19,7 +19,7 @@ pub use appliance::{BootFile, Partition, SystemImage};
 pub use error::PlanError;
 pub(crate) use kubernetes::{Kubernetes, bracketed, minor as kubernetes_minor};
 
-use crate::config::{Certificates, Encryption, InstallConfig, Tpm2};
+use crate::config::{Answers, Certificates, Encryption, InstallConfig, Tpm2, answers};
 use crate::facts::Facts;
 use crate::layout;
 
@@ -110,6 +110,9 @@ pub struct Plan {
     pub index: String,
     /// What is erased.
     pub destroys: Vec<Disk>,
+    /// The answers to the questions of its packs, defaults included: PACK, NAME, value.
+    #[serde(default, skip_serializing_if = "Answers::is_empty")]
+    pub answers: Answers,
     /// What is done, in this order.
     pub steps: Vec<Step>,
 }
@@ -145,6 +148,11 @@ impl Plan {
                 disk.path, disk.model, disk.serial
             ));
         }
+        for (pack, answers) in &self.answers {
+            for (name, value) in answers {
+                text.push_str(&format!("  answer: {pack}.{name} = {value}\n"));
+            }
+        }
         for (number, step) in self.steps.iter().enumerate() {
             text.push_str(&format!("  {:>2}. {:<24} {}\n", number + 1, step.id, step.title));
         }
@@ -164,6 +172,7 @@ pub fn plan(
     let mut steps = Steps { slowness: machine.slowness.max(1.0), steps: Vec::new() };
     let kubernetes = kubernetes::Kubernetes::of(index)?;
     let packs = chosen_packs(config, index)?;
+    let answers = answered(config, index, &packs)?;
 
     if machine.system.is_none() && config.network.is_some() {
         return Err(PlanError::ForeignNetwork);
@@ -236,8 +245,21 @@ pub fn plan(
         bundle,
         index: index_digest.to_owned(),
         destroys,
+        answers,
         steps: steps.steps,
     })
+}
+
+/// The answers to all questions of the packs, or all that is wrong with them or missing.
+pub(crate) fn answered(
+    config: &InstallConfig,
+    index: &Index,
+    packs: &[&bundle::index::Pack],
+) -> Result<Answers, PlanError> {
+    let mut problems = answers::wrong(&config.answers, index);
+    let (answers, open) = answers::complete(&config.answers, packs.iter().copied());
+    problems.extend(open);
+    if problems.is_empty() { Ok(answers) } else { Err(PlanError::Answers { problems }) }
 }
 
 /// Adds a step for each pack of these layers that has something to apply or to wait for.

@@ -17,21 +17,21 @@ pub(super) fn run(context: &Context, pack: &str, report: &mut Report) -> Result<
 
 /// Whether the targets of a pack are as they should be: all of them, or only those at these paths.
 pub(crate) fn installed(context: &Context, pack: &str, only: Option<&[String]>) -> Result<bool, StepError> {
-    for file in &context.pack(pack)?.files {
+    let pack = context.pack(pack)?;
+    for file in &pack.files {
         for target in file.install.iter().filter(|target| is_wanted(target, only)) {
             let path = target.path.as_str().into();
             let mode = mode(&target.mode)?;
-            let is_there = if file.template {
-                // The store may not hold the pack yet.
-                context.host.look(&blob_path(&file.digest))?.is_some()
-                    && context.host.holds(path, context.rendered(&file.digest, file.size, true)?.as_bytes(), mode)?
-            } else {
-                context
-                    .host
-                    .look(path)?
-                    .is_some_and(|entry| entry.kind == EntryKind::File && entry.size == file.size && entry.mode == mode)
-                    && context.host.digest(path)? == Some(file.digest)
-            };
+            let is_there =
+                if file.template {
+                    // The store may not hold the pack yet.
+                    context.host.look(&blob_path(&file.digest))?.is_some()
+                        && context.host.holds(path, context.rendered_file(pack, file)?.as_bytes(), mode)?
+                } else {
+                    context.host.look(path)?.is_some_and(|entry| {
+                        entry.kind == EntryKind::File && entry.size == file.size && entry.mode == mode
+                    }) && context.host.digest(path)? == Some(file.digest)
+                };
             if !is_there {
                 return Ok(false);
             }
@@ -60,7 +60,7 @@ pub(crate) fn install(
             report(Progress::Items { done, total, item: target.path.clone() });
             let (path, mode) = (target.path.as_str().into(), mode(&target.mode)?);
             if file.template {
-                let text = context.rendered(&file.digest, file.size, true)?;
+                let text = context.rendered_file(pack, file)?;
                 context.host.ensure(path, text.as_bytes(), mode)?;
             } else {
                 context.host.copy(&blob_path(&file.digest), path, mode, Some(&file.digest))?;

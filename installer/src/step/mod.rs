@@ -28,12 +28,13 @@ mod target;
 
 use std::time::Duration;
 
-use bundle::index::{Index, Pack};
+use bundle::index::{Index, Pack, PackFile, PackManifest};
 use bundle::oci::Digest;
+use bundle::question::Value;
 use camino::{Utf8Path, Utf8PathBuf};
 use zeroize::Zeroizing;
 
-use crate::config::InstallConfig;
+use crate::config::{InstallConfig, PackAnswers};
 use crate::engine::event::Progress;
 use crate::engine::question::Answers;
 use crate::engine::{Engine, Stop};
@@ -319,8 +320,40 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// The text of a manifest or file of a pack, from the registry's store, variables replaced.
-    pub(crate) fn rendered(&self, digest: &Digest, size: u64, template: bool) -> Result<Zeroizing<String>, StepError> {
+    /// The answers of the plan to the questions of a pack.
+    pub(crate) fn answers_of(&self, pack: &str) -> &'a PackAnswers {
+        static NONE: PackAnswers = PackAnswers::new();
+        self.plan.answers.get(pack).unwrap_or(&NONE)
+    }
+
+    /// The text of a Kubernetes manifest, from the registry's store, variables replaced.
+    pub(crate) fn rendered(
+        &self,
+        manifest: &PackManifest,
+        answers: &PackAnswers,
+    ) -> Result<Zeroizing<String>, StepError> {
+        let answer = |name: &str| answers.get(name).map(Value::in_manifest);
+        self.template(&manifest.digest, manifest.size, manifest.template, &answer)
+    }
+
+    /// The text of a file that is a template, from the registry's store, variables replaced.
+    pub(crate) fn rendered_file(&self, pack: &Pack, file: &PackFile) -> Result<Zeroizing<String>, StepError> {
+        let answers = self.answers_of(&pack.name);
+        let answer = |name: &str| {
+            let question = crate::config::answers::question(pack, name)?;
+            // Whoever made the bundle: what a text would do to a file of an unknown format is not tried.
+            bundle::template::may_stand_in_a_file(question).then(|| answers.get(name).map(Value::to_string))?
+        };
+        self.template(&file.digest, file.size, true, &answer)
+    }
+
+    fn template(
+        &self,
+        digest: &Digest,
+        size: u64,
+        template: bool,
+        answer: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Zeroizing<String>, StepError> {
         let path = blob_path(digest);
         let text = self.host.read_text(&path)?.ok_or_else(|| StepError::State {
             what: format!("the store lacks the blob {digest} ({size} bytes)"),
@@ -337,11 +370,10 @@ impl<'a> Context<'a> {
         if !template {
             return Ok(text);
         }
-        bundle::template::render(&text, &mut |name| self.variable(name)).map(Zeroizing::new).map_err(|error| {
-            StepError::State {
-                what: format!("template {digest}: {error}"),
-                hint: "the bundle needs mending".to_owned(),
-            }
+        let mut value = |name: &str| self.variable(name).or_else(|| answer(name));
+        bundle::template::render(&text, &mut value).map(Zeroizing::new).map_err(|error| StepError::State {
+            what: format!("template {digest}: {error}"),
+            hint: "the bundle needs mending".to_owned(),
         })
     }
 

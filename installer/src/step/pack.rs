@@ -20,7 +20,7 @@ pub(super) fn run(context: &Context, name: &str, report: &mut Report) -> Result<
     }
     for manifest in &pack.manifests {
         report(Progress::Note { text: format!("applying {}", manifest.name) });
-        let text = context.rendered(&manifest.digest, manifest.size, manifest.template)?;
+        let text = context.rendered(manifest, context.answers_of(name))?;
         // A manifest that carries secrets must not come back in an error.
         context.host.must(&context.kubectl(["apply", "-f", "-"]).stdin(text.as_bytes()))?;
     }

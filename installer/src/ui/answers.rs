@@ -13,6 +13,7 @@ use crate::config::{
 use crate::facts::Facts;
 use crate::facts::disk::Disk;
 use crate::ui::network_answers::NetworkAnswers;
+use crate::ui::question_answers::QuestionAnswers;
 
 /// Where the server certificate comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +75,7 @@ pub struct Answers {
     /// Packs of the upper layers that are left out.
     pub packs: Option<BTreeSet<String>>,
     pub schedule: bool,
+    pub questions: QuestionAnswers,
     pub make_administrator: bool,
     pub administrator: String,
     pub password_hash: Option<String>,
@@ -115,6 +117,7 @@ impl Default for Answers {
             service_cidr: cluster.service_cidr,
             packs: cluster.packs.map(BTreeSet::from_iter),
             schedule: cluster.schedule_on_control_plane,
+            questions: QuestionAnswers::default(),
             make_administrator: false,
             administrator: String::new(),
             password_hash: None,
@@ -147,6 +150,7 @@ impl Answers {
             service_cidr: config.cluster.service_cidr.clone(),
             packs: config.cluster.packs.as_ref().map(|packs| packs.iter().cloned().collect()),
             schedule: config.cluster.schedule_on_control_plane,
+            questions: QuestionAnswers::from_config(&config.answers),
             interactive: config.interactive.clone(),
             accept: config.accept.iter().cloned().collect(),
             ..Self::default()
@@ -251,6 +255,7 @@ impl Answers {
         let node_address = address("node.address", &self.address).unwrap_or(STAND_IN);
         let vip = address("site.vip", &self.vip);
         let network = self.network.draft(&mut problems);
+        let answers = self.questions.draft(self.packs.as_ref(), &mut problems);
         let config = InstallConfig {
             schema_version: SCHEMA_VERSION,
             site: Site { name: self.site_name.trim().to_owned(), fqdn: self.fqdn.trim().to_owned(), vip },
@@ -268,6 +273,7 @@ impl Answers {
                 packs: self.packs.as_ref().map(|packs| packs.iter().cloned().collect()),
                 schedule_on_control_plane: self.schedule,
             },
+            answers,
             administrator: self.make_administrator.then(|| Administrator {
                 name: self.administrator.trim().to_owned(),
                 password_hash: self.password_hash.clone(),

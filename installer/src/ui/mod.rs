@@ -12,6 +12,7 @@ pub mod machine;
 pub mod model;
 pub mod network_answers;
 pub mod plain;
+pub mod question_answers;
 pub mod run;
 pub mod screen;
 pub mod secret;

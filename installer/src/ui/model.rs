@@ -323,6 +323,14 @@ impl Model {
         problems
     }
 
+    /// The problem of a field among those of its page.
+    pub fn problem_of<'p>(&self, field: Field, problems: &'p [Problem]) -> Option<&'p Problem> {
+        match field {
+            Field::Question(number) => self.answers.questions.problem_of(number, problems),
+            _ => problems.iter().find(|problem| field::keys_of(field).contains(&problem.key)),
+        }
+    }
+
     /// A passphrase of the disk was begun, and is not kept yet.
     pub fn needs_passphrase(&self) -> bool {
         let is_asked = self.answers.encrypt && self.answers.use_passphrase;
@@ -393,6 +401,7 @@ impl Model {
             Field::Trust => &answers.trust,
             Field::PodCidr => &answers.pod_cidr,
             Field::ServiceCidr => &answers.service_cidr,
+            Field::Question(number) => &answers.questions.get(number)?.text,
             Field::AccountName => &answers.administrator,
             Field::SshKeys => &answers.ssh_keys,
             _ => return None,
@@ -425,6 +434,11 @@ impl Model {
             Field::Trust => &mut answers.trust,
             Field::PodCidr => &mut answers.pod_cidr,
             Field::ServiceCidr => &mut answers.service_cidr,
+            // What is chosen is not typed.
+            Field::Question(number) => {
+                let asked = answers.questions.get_mut(number).filter(|asked| asked.options().is_empty())?;
+                &mut asked.text
+            }
             Field::AccountName => &mut answers.administrator,
             Field::SshKeys => &mut answers.ssh_keys,
             _ => return None,
@@ -481,6 +495,10 @@ impl Model {
             if let [only] = free.as_slice() {
                 self.answers.choose_disk(only);
             }
+        }
+        let asks = self.signed().filter(|signed| !self.answers.questions.is_of(&signed.digest));
+        if let Some((digest, index)) = asks.map(|signed| (signed.digest.clone(), signed.index.clone())) {
+            self.answers.questions.ask(&digest, &index);
         }
         let Some(found) = self.tasks.discover.result().cloned() else { return };
         if is_free(self, Field::BundlePath)

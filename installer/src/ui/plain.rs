@@ -233,6 +233,9 @@ impl Talk<'_> {
     }
 
     fn cycle(&mut self, model: &mut Model, control: &Control) -> io::Result<Option<Step>> {
+        if matches!(control.field, Field::Question(_)) {
+            self.say(&control.label)?;
+        }
         loop {
             let rows = screen::sheet(model, Theme::new(Mode::Basic), WIDTH).rows;
             let row = rows.iter().find(|row| row.field == Some(control.field));

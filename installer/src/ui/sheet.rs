@@ -6,7 +6,7 @@
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
-use super::field::{self, Field};
+use super::field::Field;
 use super::model::Model;
 use super::task::{Broken, Task};
 use super::theme::{Mode, Theme};
@@ -202,7 +202,7 @@ impl<'a> Sheet<'a> {
         let value = self.model.text(field).map_or("", |text| text.trim());
         let is_told = self.model.tried.contains(&page) || (!value.is_empty() && !self.is_focused(field));
         let problems = if is_told { self.model.problems(page) } else { Vec::new() };
-        let problem = problems.iter().find(|problem| field::keys_of(field).contains(&problem.key));
+        let problem = self.model.problem_of(field, &problems);
         let (text, style) = match problem {
             Some(problem) => (format!("{} {}", self.theme.mark(Outcome::Fail), problem.message), self.theme.bad()),
             None => (hint.to_owned(), self.theme.muted()),
@@ -263,8 +263,18 @@ impl<'a> Sheet<'a> {
             Span::styled(format!(" ‹ {value} › "), style),
         ]);
         self.push(line, Some(field));
-        if !hint.is_empty() {
-            self.wrapped(hint, self.theme.muted(), MARK + LABEL + 1, Some(field));
+        self.under(field, hint);
+    }
+
+    /// What a field is about; it stays when something is wrong with the field, too.
+    pub fn help(&mut self, field: Field, text: &str) {
+        self.wrapped(text, self.theme.muted(), MARK + LABEL + 1, Some(field));
+    }
+
+    /// What the questionnaire says for the last field, where its label alone says too little.
+    pub fn said(&mut self, text: &str) {
+        if let Some(control) = self.controls.last_mut() {
+            text.clone_into(&mut control.label);
         }
     }
 

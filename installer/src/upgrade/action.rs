@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::slots::Partition;
+use crate::config::PackAnswers;
 
 /// An action of an upgrade.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -123,6 +124,9 @@ pub enum Action {
         name: String,
         /// What is applied; its Jobs must complete.
         manifest: PackManifest,
+        /// The answers that it was applied with.
+        #[serde(default, skip_serializing_if = "PackAnswers::is_empty")]
+        answers: PackAnswers,
         /// The snapshot.
         number: u64,
     },
@@ -132,6 +136,9 @@ pub enum Action {
         pack: String,
         /// The other release's manifests.
         gone: Vec<PackManifest>,
+        /// The answers that they were applied with.
+        #[serde(default, skip_serializing_if = "PackAnswers::is_empty")]
+        answers: PackAnswers,
         /// This release's manifests.
         kept: Vec<PackManifest>,
     },
@@ -229,6 +236,8 @@ pub enum Action {
     },
     /// Lets the site run the program that the running system brought.
     AdoptProgram,
+    /// Writes the answers of the plan into the stored configuration.
+    StoreAnswers,
     /// Records the new release: from here on the site is the new one.
     Commit {
         /// The snapshot that is kept.

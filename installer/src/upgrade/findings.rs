@@ -3,6 +3,7 @@
 use bundle::index::{Architecture, Index};
 use jiff::{SignedDuration, Timestamp};
 
+use super::answers::Answered;
 use super::path::{Path, kubernetes_packs};
 use super::site::Site;
 use super::slots;
@@ -20,12 +21,13 @@ pub const OF_THE_BUNDLE: &[&str] =
     &["upgrade.version", "upgrade.kubernetes", "upgrade.architecture", "upgrade.complete", "upgrade.packs"];
 
 /// All findings. `drains`: pods are moved to other nodes.
-pub(super) fn findings(site: &Site, next: &Index, path: &Path, drains: bool) -> Vec<Finding> {
+pub(super) fn findings(site: &Site, next: &Index, path: &Path, answered: &Answered, drains: bool) -> Vec<Finding> {
     let mut findings = path.findings.clone();
     findings.push(unfinished(site));
     findings.push(architecture(next));
     findings.push(complete(site, next));
     findings.push(packs(site, next));
+    findings.extend(answered.finding());
     findings.extend(slots::finding(site, &next.packs));
     findings.extend(space(site, next));
     findings.push(clock(site, next));

@@ -6,6 +6,7 @@
 //! engine, journal and events as an installation. Called by the command line.
 
 pub mod action;
+pub mod answers;
 pub mod audit;
 mod difference;
 pub mod findings;

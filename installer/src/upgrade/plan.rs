@@ -12,6 +12,7 @@ use bundle::index::{Index, Layer, Pack};
 use camino::Utf8PathBuf;
 
 use super::action::{Action, GateKind};
+use super::answers::{self, Answered};
 use super::difference::{self, FileDifference};
 use super::path;
 use super::shown::{Downtime, PackChange, Release, UpgradePlan};
@@ -19,7 +20,7 @@ use super::site::Site;
 use super::slots;
 use super::space;
 use super::stages::{CONTAINERD, KUBELET, KUBERNETES_MARK, Stages, images, is_kubelet, paths, targets};
-use crate::config::{Encryption, InstallConfig};
+use crate::config::{Answers, Encryption, InstallConfig};
 use crate::layout;
 use crate::plan::{self, Kubernetes, Plan, PlanError, Steps};
 use crate::step::{KubeadmParameters, render_kubeadm_config};
@@ -43,6 +44,8 @@ pub struct Incoming<'a> {
     pub bytes: u64,
     /// Id of the key that signed it.
     pub signer: &'a str,
+    /// Answers to the questions of its packs that are given for this upgrade, by a file or on the terminal.
+    pub answers: &'a Answers,
 }
 
 /// Computes both plans.
@@ -64,10 +67,12 @@ pub fn plan(site: &Site, incoming: &Incoming) -> Result<UpgradePlan, PlanError> 
         to: release(next),
         signer: incoming.signer.to_owned(),
         hops: path.hops.iter().map(|pack| pack.version.clone()).collect(),
-        findings: super::findings::findings(site, next, &path, drains),
+        findings: super::findings::findings(site, next, &path, &planner.answered, drains),
         space: space::peak(site, next).unwrap_or_default(),
         packs: planner.pack_changes(),
         differences: planner.differences(),
+        answers: planner.answered.changes.clone(),
+        is_open_only: planner.answered.is_open_only(),
         downtime,
         plan: forward,
         back,
@@ -83,6 +88,7 @@ struct Planner<'a> {
     old_kubernetes: Kubernetes,
     /// Other nodes can take this node's pods.
     drains: bool,
+    answered: Answered,
 }
 
 impl<'a> Planner<'a> {
@@ -98,12 +104,14 @@ impl<'a> Planner<'a> {
         if let Some(asked) = &mut config.cluster.packs {
             asked.retain(|name| incoming.index.pack(name).is_some());
         }
+        let new = plan::chosen_packs(&config, incoming.index)?;
         Ok(Self {
             site,
             incoming,
             hops: path.hops.clone(),
+            answered: answers::answered(&config.answers, incoming.answers, incoming.index, &old, &new),
             old,
-            new: plan::chosen_packs(&config, incoming.index)?,
+            new,
             old_kubernetes: Kubernetes::of(&site.index)?,
             drains: others > 0,
         })
@@ -125,10 +133,13 @@ impl<'a> Planner<'a> {
         self.new.iter().copied().find(|pack| pack.name == name)
     }
 
-    /// The packs of these layers whose content changes.
+    /// The packs of these layers whose content or answers change.
     fn changed(&self, wanted: impl Fn(Layer) -> bool) -> impl Iterator<Item = &'a Pack> {
         let changed = self.new.iter().copied().filter(move |pack| wanted(pack.layer));
-        changed.filter(|pack| self.old_pack(&pack.name).is_none_or(|old| old.digest != pack.digest))
+        changed.filter(|pack| {
+            let is_other = self.old_pack(&pack.name).is_none_or(|old| old.digest != pack.digest);
+            is_other || self.answered.differ(&pack.name)
+        })
     }
 
     /// Migrations of a pack that its installed version needs.
@@ -158,7 +169,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn finish(&self, steps: Steps, index: &Index, digest: &str) -> Plan {
+    fn finish(&self, steps: Steps, index: &Index, digest: &str, answers: &Answers) -> Plan {
         Plan {
             schema_version: plan::SCHEMA_VERSION,
             site: self.config().site.name.clone(),
@@ -166,6 +177,7 @@ impl<'a> Planner<'a> {
             bundle: format!("{} {}", index.name, index.version),
             index: digest.to_owned(),
             destroys: Vec::new(),
+            answers: answers.clone(),
             steps: steps.steps,
         }
     }
@@ -250,7 +262,12 @@ impl<'a> Planner<'a> {
         for pack in
             self.old.iter().filter(|pack| self.new_pack(&pack.name).is_none() && pack.layer != Layer::Kubernetes)
         {
-            let what = Action::Prune { pack: pack.name.clone(), gone: pack.manifests.clone(), kept: Vec::new() };
+            let what = Action::Prune {
+                pack: pack.name.clone(),
+                gone: pack.manifests.clone(),
+                answers: self.answered.old_of(&pack.name),
+                kept: Vec::new(),
+            };
             s.retried(&format!("pack.remove:{}", pack.name), &format!("Remove pack {}", pack.name), 5, 300, 3, what);
         }
         s.remove_files(&self.old, &all);
@@ -262,9 +279,12 @@ impl<'a> Planner<'a> {
         if !recipients.is_empty() {
             s.upgrade("escrow.seal", "Escrow the site's keys", 1, 60, Action::Escrow { recipients, directory });
         }
+        if self.answered.new != self.config().answers {
+            s.upgrade("upgrade.answers", "Store the answers", 1, 60, Action::StoreAnswers);
+        }
         s.upgrade("upgrade.commit", "Record the new release", 1, 120, Action::Commit { number });
         let downtime = std::mem::take(&mut stages.downtime);
-        Ok((self.finish(stages.steps, next, self.incoming.digest), downtime))
+        Ok((self.finish(stages.steps, next, self.incoming.digest, &self.answered.new), downtime))
     }
 
     /// One version of Kubernetes. Gives the tag of the etcd that runs afterwards.
@@ -343,7 +363,8 @@ impl<'a> Planner<'a> {
         }
         s.apply(pack);
         let gone = self.old_pack(name).map(|old| old.manifests.clone()).unwrap_or_default();
-        s.prune(name, gone, pack.manifests.clone());
+        let gone = (gone, self.answered.old_of(name));
+        s.prune(name, gone, pack.manifests.clone(), self.answered.differ(name));
     }
 
     fn back(&self) -> Plan {
@@ -402,6 +423,7 @@ impl<'a> Planner<'a> {
                 pack: pack.name.clone(),
                 name: migration.name.clone(),
                 manifest: undo.clone(),
+                answers: self.answered.new_of(&pack.name),
                 number,
             };
             let title = format!("Undo the migration {} of pack {}", migration.name, pack.name);
@@ -409,17 +431,19 @@ impl<'a> Planner<'a> {
             s.retried(&id, &title, 10, u64::from(migration.timeout_seconds), 3, what);
         }
         for pack in &self.old {
-            let changes = self.new_pack(&pack.name).is_none_or(|new| new.digest != pack.digest);
+            let differ = self.answered.differ(&pack.name);
+            let changes = self.new_pack(&pack.name).is_none_or(|new| new.digest != pack.digest) || differ;
             if changes && pack.layer >= Layer::Network {
                 s.apply(pack);
                 let gone = self.new_pack(&pack.name).map(|new| new.manifests.clone()).unwrap_or_default();
-                s.prune(&pack.name, gone, pack.manifests.clone());
+                s.prune(&pack.name, (gone, self.answered.new_of(&pack.name)), pack.manifests.clone(), differ);
             }
         }
         for pack in
             self.new.iter().filter(|pack| self.old_pack(&pack.name).is_none() && pack.layer != Layer::Kubernetes)
         {
-            s.prune(&pack.name, pack.manifests.clone(), Vec::new());
+            let gone = (pack.manifests.clone(), self.answered.new_of(&pack.name));
+            s.prune(&pack.name, gone, Vec::new(), true);
         }
         let mut new = self.new.clone();
         new.extend(&self.hops);
@@ -432,7 +456,7 @@ impl<'a> Planner<'a> {
             let what = Action::RestoreFiles { number, under: vec![path.to_owned()] };
             s.upgrade(id, &format!("Put back {path}"), 1, 60, what);
         }
-        self.finish(stages.steps, &self.site.index, &self.site.state.index)
+        self.finish(stages.steps, &self.site.index, &self.site.state.index, &self.answered.old)
     }
 
     /// etcd's data goes back when Kubernetes changed its minor version or etcd its own, or when a migration ran that
@@ -506,16 +530,17 @@ impl<'a> Planner<'a> {
                 all.push(FileDifference { path, change: "changed".to_owned(), lines });
             }
         }
-        let files = |packs: &[&Pack]| {
+        let files = |packs: &[&Pack], answers: &Answers| {
             let mut map = std::collections::BTreeMap::new();
-            for file in packs.iter().flat_map(|pack| &pack.files) {
+            for (pack, file) in packs.iter().flat_map(|pack| pack.files.iter().map(move |file| (pack, file))) {
                 for target in &file.install {
-                    map.insert(target.path.clone(), (file.digest, target.mode.clone()));
+                    let answers = answers.get(&pack.name).filter(|_| file.template).cloned();
+                    map.insert(target.path.clone(), (file.digest, target.mode.clone(), answers));
                 }
             }
             map
         };
-        let (before, after) = (files(&self.old), files(&self.new));
+        let (before, after) = (files(&self.old, &self.answered.old), files(&self.new, &self.answered.new));
         let paths: BTreeSet<_> = before.keys().chain(after.keys()).collect();
         for path in paths {
             let change = match (before.get(path), after.get(path)) {

@@ -5,6 +5,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::answers::{self, AnswerChange};
 use super::difference::FileDifference;
 use super::space::Need;
 use crate::check::Finding;
@@ -30,6 +31,11 @@ pub struct UpgradePlan {
     pub space: Vec<Need>,
     /// Packs that change.
     pub packs: Vec<PackChange>,
+    /// Answers to the questions of packs that change, new questions, and questions that are gone.
+    pub answers: Vec<AnswerChange>,
+    /// All that is wrong with the answers is that some are missing: a person can be asked.
+    #[serde(skip)]
+    pub is_open_only: bool,
     /// Files that change.
     pub differences: Vec<FileDifference>,
     /// Steps during which something cannot be reached; those that are missing cost nothing.
@@ -85,5 +91,11 @@ impl UpgradePlan {
     /// What stands against the upgrade.
     pub fn blocking(&self) -> Vec<&Finding> {
         self.findings.iter().filter(|finding| finding.blocks && !finding.accepted).collect()
+    }
+
+    /// Whether nothing but questions that nobody has answered stands against the upgrade.
+    pub fn lacks_answers_only(&self) -> bool {
+        let blocking = self.blocking();
+        !blocking.is_empty() && blocking.iter().all(|finding| finding.id == answers::FINDING) && self.is_open_only
     }
 }

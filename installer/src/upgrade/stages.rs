@@ -7,6 +7,7 @@ use bundle::index::{InstallTarget, Pack, PackImage, PackManifest};
 use super::action::{Action, GateKind};
 use super::shown::Downtime;
 use super::site::Site;
+use crate::config::PackAnswers;
 use crate::plan::{self, Kubernetes, Steps};
 
 /// Steps with what they make unreachable.
@@ -93,12 +94,19 @@ impl Stages {
         self.costs(0, 10, &format!("workloads of {} that have one replica are replaced", pack.name));
     }
 
-    pub(super) fn prune(&mut self, pack: &str, gone: Vec<PackManifest>, kept: Vec<PackManifest>) {
+    /// What `gone`, with its answers, has and `kept` does not. `differ`: the answers are other ones.
+    pub(super) fn prune(
+        &mut self,
+        pack: &str,
+        (gone, answers): (Vec<PackManifest>, PackAnswers),
+        kept: Vec<PackManifest>,
+        differ: bool,
+    ) {
         let all: BTreeSet<_> = kept.iter().map(|manifest| manifest.digest).collect();
-        if gone.iter().all(|manifest| all.contains(&manifest.digest)) {
+        if gone.iter().all(|manifest| all.contains(&manifest.digest) && !(manifest.template && differ)) {
             return;
         }
-        let what = Action::Prune { pack: pack.to_owned(), gone, kept };
+        let what = Action::Prune { pack: pack.to_owned(), gone, answers, kept };
         self.retried(
             &format!("pack.prune:{pack}"),
             &format!("Remove what pack {pack} does not have any more"),

@@ -5,10 +5,14 @@
 //! The data volume and bind mounts are modelled: what lies on a volume is not seen while it is not mounted.
 
 pub mod appliance;
+#[allow(dead_code, reason = "for upgrades whose packs ask something")]
+pub mod asking;
 mod cluster;
 mod commands;
 #[allow(dead_code, reason = "for upgrades")]
 pub mod release;
+#[allow(dead_code, reason = "for upgrades")]
+pub mod site;
 #[allow(dead_code, reason = "for installations")]
 pub mod small_bundle;
 mod upgrade;

@@ -112,6 +112,7 @@ pub(super) fn sample_plan() -> Plan {
         bundle: "cofferdam 1.0.0".to_owned(),
         index: "sha256:00".to_owned(),
         destroys: vec![disk],
+        answers: crate::config::Answers::new(),
         steps: steps.into_iter().map(step).collect(),
     }
 }

@@ -81,6 +81,7 @@ fn refused(sheet: &mut Sheet, refusal: &crate::prepare::Refusal, report: &crate:
         }
         let is_certificate = refusal.message.contains("certificate") && !refusal.message.starts_with("storage.");
         let page = if is_certificate { Page::Certificates } else { Page::Disks };
+        let page = if refusal.message.starts_with("the questions of the packs") { Page::Cluster } else { page };
         sheet.action(Field::GoTo(page), page_name(page), "");
     }
 }
@@ -105,6 +106,11 @@ fn planned(sheet: &mut Sheet, plan: &crate::plan::Plan) {
     sheet.fact("Certificate", certificate(model));
     if model.answers.encrypt && model.answers.use_passphrase {
         sheet.fact("Passphrase", "opens the disk besides the recovery key");
+    }
+    for (pack, answers) in &plan.answers {
+        for (name, value) in answers {
+            sheet.fact("Answer", &format!("{pack}.{name} = {value}"));
+        }
     }
     if !model.answers.accept.is_empty() {
         let ids: Vec<&str> = model.answers.accept.iter().map(String::as_str).collect();

@@ -6,6 +6,7 @@ mod line_by_line;
 mod paths;
 mod pictures;
 mod properties;
+mod questions;
 mod snapshots;
 
 use std::sync::Mutex;
@@ -109,7 +110,7 @@ impl Fixture {
         self
     }
 
-    fn signed(&self) -> Signed {
+    pub(super) fn signed(&self) -> Signed {
         Signed {
             index: self.index.clone(),
             index_bytes: b"index".to_vec(),
@@ -300,7 +301,7 @@ pub(super) fn example() -> InstallConfig {
 #[test]
 fn answers_come_out_as_they_went_in() {
     let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ6wu3xDlzCNWtgvCzd1GkbEFAE2kyAaodjzEyA2JTuB operator@desk";
-    let changes: [fn(&mut InstallConfig); 9] = [
+    let changes: [fn(&mut InstallConfig); 10] = [
         |_| {},
         |config| config.site.vip = Some("192.0.2.10".parse().unwrap()),
         |config| {
@@ -327,6 +328,7 @@ fn answers_come_out_as_they_went_in() {
             }
         },
         |config| config.cluster.packs = Some(vec!["portal".to_owned()]),
+        |config| config.answers = config::answers::parse("{portal: {size: 5, on: true}, door: {a: b}}").unwrap(),
         |config| config.accept = vec!["disk.fsync".to_owned()],
         |config| config.interactive = vec![Page::Disks],
     ];

@@ -363,6 +363,11 @@ pub(super) fn turn(model: &mut Model, field: Field, forward: bool) {
             let bond = &mut model.answers.network.bond;
             *bond = if *bond == Bond::Lacp { Bond::ActiveBackup } else { Bond::Lacp };
         }
+        Field::Question(number) => {
+            if let Some(asked) = model.answers.questions.get_mut(number) {
+                asked.turn(forward);
+            }
+        }
         Field::Tpm => {
             let all = [Tpm2::Auto, Tpm2::Require, Tpm2::Off];
             let at = all.iter().position(|choice| *choice == model.answers.tpm2).unwrap_or_default();

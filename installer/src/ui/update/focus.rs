@@ -12,12 +12,8 @@ pub(super) fn settle_focus(model: &mut Model) {
         return;
     }
     let problems = model.problems(model.page);
-    let is_open = |control: &&Control| {
-        matches!(control.kind, Kind::Text)
-            && crate::ui::field::keys_of(control.field)
-                .iter()
-                .any(|key| problems.iter().any(|problem| problem.key == *key))
-    };
+    let is_open =
+        |control: &&Control| matches!(control.kind, Kind::Text) && model.problem_of(control.field, &problems).is_some();
     let to_fill = controls.iter().find(is_open);
     let go_on = controls.iter().find(|control| control.field == Field::Continue);
     if let Some(control) = to_fill.or(go_on).or(controls.first()) {

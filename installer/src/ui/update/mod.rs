@@ -240,7 +240,7 @@ fn go_on(model: &mut Model, effects: &mut Vec<Effect>) {
         let field = screen::controls(model)
             .iter()
             .map(|control| control.field)
-            .find(|field| crate::ui::field::keys_of(*field).contains(&first.key));
+            .find(|field| model.problem_of(*field, std::slice::from_ref(first)).is_some());
         if let Some(field) = field {
             focus(model, field);
         }

@@ -7,6 +7,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use crate::config::PackAnswers;
 use crate::engine::event::Progress;
 use crate::host::{Host, HostExt};
 use crate::step::{Context, Report, StepError, condition, last_line};
@@ -47,25 +48,29 @@ pub(super) fn run(
     report: &mut Report,
 ) -> Result<(), StepError> {
     note(context.host, number, pack, name)?;
-    apply(context, manifest, report)?;
+    apply(context, manifest, context.answers_of(pack), report)?;
     Ok(context.host.write(&marker(number, pack, name), b"done\n", 0o600)?)
 }
 
 pub(super) fn undo(
     context: &Context,
     number: u64,
-    pack: &str,
-    name: &str,
-    manifest: &PackManifest,
+    (pack, name): (&str, &str),
+    (manifest, answers): (&PackManifest, &PackAnswers),
     report: &mut Report,
 ) -> Result<(), StepError> {
-    apply(context, manifest, report)?;
+    apply(context, manifest, answers, report)?;
     context.host.remove(&marker(number, pack, name))?;
     Ok(())
 }
 
-fn apply(context: &Context, manifest: &PackManifest, report: &mut Report) -> Result<(), StepError> {
-    let text = context.rendered(&manifest.digest, manifest.size, manifest.template)?;
+fn apply(
+    context: &Context,
+    manifest: &PackManifest,
+    answers: &PackAnswers,
+    report: &mut Report,
+) -> Result<(), StepError> {
+    let text = context.rendered(manifest, answers)?;
     let objects = objects(&text)?;
     let jobs: Vec<&Object> = objects.iter().filter(|object| object.kind == "Job").collect();
     for job in &jobs {
@@ -104,21 +109,22 @@ fn apply(context: &Context, manifest: &PackManifest, report: &mut Report) -> Res
     Ok(())
 }
 
-/// Removes what only the other release's manifests have.
+/// Removes what only the other release's manifests have, with the answers that it had.
 pub(super) fn prune(
     context: &Context,
-    gone: &[PackManifest],
+    pack: &str,
+    (gone, answers): (&[PackManifest], &PackAnswers),
     kept: &[PackManifest],
     report: &mut Report,
 ) -> Result<(), StepError> {
-    let read = |manifests: &[PackManifest]| -> Result<Vec<Object>, StepError> {
+    let read = |manifests: &[PackManifest], answers: &PackAnswers| -> Result<Vec<Object>, StepError> {
         let mut all = Vec::new();
         for manifest in manifests {
-            all.extend(objects(&context.rendered(&manifest.digest, manifest.size, manifest.template)?)?);
+            all.extend(objects(&context.rendered(manifest, answers)?)?);
         }
         Ok(all)
     };
-    let kept = read(kept)?;
+    let kept = read(kept, context.answers_of(pack))?;
     // A release whose bundle was never loaded has applied nothing.
     let mut loaded = Vec::new();
     for manifest in gone {
@@ -126,7 +132,7 @@ pub(super) fn prune(
             loaded.push(manifest.clone());
         }
     }
-    for object in read(&loaded)? {
+    for object in read(&loaded, answers)? {
         if kept.iter().any(|other| other.is(&object)) {
             continue;
         }

@@ -39,6 +39,7 @@ pub(crate) fn done(context: &Context, action: &Action) -> Result<bool, StepError
             system::runs(context, root_hash)
         }
         Action::AdoptProgram => release::program_adopted(context),
+        Action::StoreAnswers => release::answers_stored(context),
         Action::Commit { .. } => release::committed(context),
         // These ask the cluster each time: what was so before a crash need not be so after it.
         Action::ActivateBundle { .. }
@@ -81,10 +82,10 @@ pub(crate) fn run(context: &Context, action: &Action, report: &mut Report) -> Re
         Action::Migrate { pack, name, manifest, number } => {
             migration::run(context, *number, pack, name, manifest, report)
         }
-        Action::UndoMigration { pack, name, manifest, number } => {
-            migration::undo(context, *number, pack, name, manifest, report)
+        Action::UndoMigration { pack, name, manifest, answers, number } => {
+            migration::undo(context, *number, (pack, name), (manifest, answers), report)
         }
-        Action::Prune { gone, kept, .. } => migration::prune(context, gone, kept, report),
+        Action::Prune { pack, gone, answers, kept } => migration::prune(context, pack, (gone, answers), kept, report),
         Action::Gates { gates, namespaces } => gates::run(context, gates, namespaces, report),
         Action::Escrow { recipients, directory } => crate::step::seal_escrow(context, recipients, directory.as_deref()),
         Action::RestoreFiles { number, under } => restore::run(context, *number, under, report),
@@ -95,6 +96,7 @@ pub(crate) fn run(context: &Context, action: &Action, report: &mut Report) -> Re
         Action::RetireSystem { boot, version } => system::retire(context, boot, version),
         Action::SwitchSystem { boot, version, .. } => system::switch(context, boot, version),
         Action::AdoptProgram => release::adopt_program(context),
+        Action::StoreAnswers => release::store_answers(context),
         Action::Commit { number } => release::commit(context, *number),
     }
 }

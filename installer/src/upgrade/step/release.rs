@@ -6,6 +6,7 @@ use bundle::oci::Digest;
 use camino::{Utf8Path, Utf8PathBuf};
 
 use super::snapshot;
+use crate::config::{self, InstallConfig};
 use crate::engine::event::Progress;
 use crate::host::{Command, HostExt};
 use crate::layout;
@@ -167,6 +168,30 @@ pub(super) fn restart(context: &Context, unit: &str, program: &str, report: &mut
     context.wait(&format!("{unit} does not run {program}"), report, |context| {
         Ok(if runs(context, unit, program)? { Ok(()) } else { Err(format!("{unit} is starting")) })
     })
+}
+
+/// The answers that the stored configuration has are those of the plan.
+pub(super) fn answers_stored(context: &Context) -> Result<bool, StepError> {
+    Ok(stored(context)?.answers == context.plan.answers)
+}
+
+pub(super) fn store_answers(context: &Context) -> Result<(), StepError> {
+    let config = InstallConfig { answers: context.plan.answers.clone(), ..stored(context)? };
+    let text = config.to_yaml().map_err(|error| unreadable(&error))?;
+    Ok(context.host.write(layout::CONFIG.into(), text.as_bytes(), 0o600)?)
+}
+
+/// The configuration as it is on the host at this moment.
+fn stored(context: &Context) -> Result<InstallConfig, StepError> {
+    let text = context.host.read_text(layout::CONFIG.into())?.unwrap_or_default();
+    config::parse(&text).map_err(|error| unreadable(&error))
+}
+
+fn unreadable(error: &dyn std::fmt::Display) -> StepError {
+    StepError::State {
+        what: format!("{}: {error}", layout::CONFIG),
+        hint: "`cofferdam config validate` checks a configuration".to_owned(),
+    }
 }
 
 pub(super) fn committed(context: &Context) -> Result<bool, StepError> {
