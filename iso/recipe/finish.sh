@@ -19,30 +19,50 @@ SHA_CRYPT_MIN_ROUNDS 65536
 WORDS
 sed -i 's/^#\?INACTIVE=.*/INACTIVE=30/' "$tree/etc/default/useradd"
 grep -q '^INACTIVE=' "$tree/etc/default/useradd" || echo INACTIVE=30 >>"$tree/etc/default/useradd"
-sed -i 's/^# *\(auth *required *pam_wheel.so\).*/\1 use_uid group=sudo/' "$tree/etc/pam.d/su"
+# Administrators use sudo: the group whose members may become another user by su is empty.
+sed -i -e '0,/^# *auth *required *pam_wheel.so.*/s//auth required pam_wheel.so use_uid group=sugroup/' "$tree/etc/pam.d/su"
+# Shells that are no login shells read this alone.
+printf '\n# Cofferdam (CIS 5.4.3.3)\numask 027\n' >>"$tree/etc/bash.bashrc"
+# It allows what limits.d/cofferdam.conf forbids.
+rm -f "$tree/etc/security/limits.d/10-coredump-debian.conf"
 for word in max_log_file_action=keep_logs space_left_action=email admin_space_left_action=single disk_full_action=halt disk_error_action=syslog; do
     [ ! -f "$tree/etc/audit/auditd.conf" ] || sed -i "s/^${word%%=*} *=.*/${word%%=*} = ${word#*=}/" "$tree/etc/audit/auditd.conf"
 done
 # A full audit partition must not halt a cluster's only control plane: rotate.
 [ ! -f "$tree/etc/audit/auditd.conf" ] || sed -i -e 's/^max_log_file_action.*/max_log_file_action = rotate/' \
     -e 's/^space_left_action.*/space_left_action = syslog/' -e 's/^admin_space_left_action.*/admin_space_left_action = syslog/' \
-    -e 's/^disk_full_action.*/disk_full_action = rotate/' "$tree/etc/audit/auditd.conf"
+    -e 's/^disk_full_action.*/disk_full_action = rotate/' -e 's/^log_group.*/log_group = root/' "$tree/etc/audit/auditd.conf"
 
 # No password opens root; the registry's user is there before anything runs.
 systemd-sysusers --root="$tree" >/dev/null 2>&1 || chroot "$tree" systemd-sysusers
 chroot "$tree" passwd --quiet --lock root
+! grep -q '^tss:' "$tree/etc/passwd" || chroot "$tree" usermod --shell /usr/sbin/nologin tss
 chmod 0000 "$tree/etc/shadow" "$tree/etc/gshadow"
 for path in shadow- gshadow-; do [ ! -e "$tree/etc/$path" ] || chmod 0000 "$tree/etc/$path"; done
-chmod 0600 "$tree/etc/ssh/sshd_config"
+[ ! -e "$tree/etc/gshadow-" ] || chown root:root "$tree/etc/gshadow-"
+chmod 0600 "$tree/etc/ssh/sshd_config" "$tree"/etc/audit/rules.d/*.rules
+chmod 0750 "$tree/etc/sudoers.d"
 chmod 0440 "$tree/etc/sudoers.d/cofferdam"
 for path in crontab cron.hourly cron.daily cron.weekly cron.monthly cron.d; do [ ! -e "$tree/etc/$path" ] || chmod go-rwx "$tree/etc/$path"; done
+
+# Programs that take more rights than who starts them has: only those that somebody needs here; the use of each is recorded.
+for program in chfn chsh newgrp gpasswd expiry mount umount su; do chmod ug-s "$tree/usr/bin/$program"; done
+chmod ug-s "$tree/usr/lib/openssh/ssh-keysign" "$tree/usr/bin/ssh-agent"
+{
+    (cd "$tree" && find usr -xdev -type f -perm /6000) | LC_ALL=C sort
+    printf 'usr/bin/%s\n' chcon kmod
+    printf 'usr/sbin/%s\n' usermod
+} | sed 's|.*|-a always,exit -F path=/& -F perm=x -F auid>=1000 -F auid!=unset -k privileged|' >"$tree/etc/audit/rules.d/60-cofferdam-privileged.rules"
+chmod 0600 "$tree/etc/audit/rules.d/60-cofferdam-privileged.rules"
 
 # What must differ between machines, and what this tree was made with.
 : >"$tree/etc/machine-id"
 rm -rf "$tree"/etc/{hostname,resolv.conf,.pwd.lock} "$tree"/etc/ssh/ssh_host_* "$tree/var/lib/dbus/machine-id" "$tree"/var/lib/systemd/{random-seed,catalog/database} \
-    "$tree"/etc/apt/sources.list "$tree"/etc/apt/sources.list.d/* "$tree"/var/lib/apt/* "$tree"/var/cache/* "$tree"/var/log/* "$tree"/var/backups/* \
+    "$tree"/etc/apt/sources.list "$tree"/etc/apt/sources.list.d/* "$tree"/var/lib/apt/* "$tree"/var/log/* "$tree"/var/backups/* \
     "$tree"/boot/initrd.img* "$tree"/{vmlinuz,vmlinuz.old,initrd.img,initrd.img.old} "$tree"/usr/share/{doc,man,locale,info,lintian} "$tree"/usr/lib/python* \
     "$tree"/usr/lib/udev/hwdb.bin "$tree"/etc/udev/hwdb.bin
+# Without its dictionary (cracklib) no password can be changed.
+find "$tree/var/cache" -mindepth 1 -maxdepth 1 ! -name cracklib -exec rm -rf {} +
 printf 'cofferdam\n' >"$tree/etc/hostname"
 printf '127.0.0.1 localhost\n::1 localhost\n' >"$tree/etc/hosts"
 ln -s ../run/systemd/resolve/stub-resolv.conf "$tree/etc/resolv.conf"
@@ -79,7 +99,7 @@ for unit in ldconfig.service systemd-hwdb-update.service systemd-journal-catalog
 done
 rm -f "$tree/etc/systemd/system/containerd.service" "$tree/etc/systemd/system/multi-user.target.wants/containerd.service"
 ln -sf /usr/lib/systemd/system/multi-user.target "$tree/etc/systemd/system/default.target"
-units=(systemd-networkd.service systemd-timesyncd.service nftables.service cofferdam-shm.service cofferdam-seek.service cofferdam-unattended.service cofferdam-follow.service
+units=(systemd-networkd.service systemd-timesyncd.service nftables.service cofferdam-shm.service sysctl-reapply-network.service cofferdam-seek.service cofferdam-unattended.service cofferdam-follow.service
     cofferdam-continue.service cofferdam-dashboard.service cofferdam-health.service cofferdam-verify.timer tmp.mount auditd.service apparmor.service)
 [ ! -e "$tree/usr/lib/systemd/systemd-resolved" ] || units+=(systemd-resolved.service)
 chroot "$tree" systemctl --quiet enable "${units[@]}"

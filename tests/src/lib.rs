@@ -7,6 +7,7 @@ pub mod appliance_upgrade;
 pub mod encrypted_site;
 pub mod fast_host;
 pub mod fast_site;
+pub mod hardening;
 pub mod outage;
 pub mod sample;
 pub mod terminal;

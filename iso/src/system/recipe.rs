@@ -32,8 +32,11 @@ const fn file(path: &'static str, mode: u32, content: &'static [u8]) -> TreeFile
 /// All of `iso/recipe/tree`.
 #[rustfmt::skip]
 pub(crate) const TREE: &[TreeFile] = &[
-    file("etc/audit/rules.d/50-cofferdam.rules", 0o644, include_bytes!("../../recipe/tree/etc/audit/rules.d/50-cofferdam.rules")),
-    file("etc/audit/rules.d/99-finalize.rules", 0o644, include_bytes!("../../recipe/tree/etc/audit/rules.d/99-finalize.rules")),
+    file("etc/apt/apt.conf.d/60-cofferdam", 0o644, include_bytes!("../../recipe/tree/etc/apt/apt.conf.d/60-cofferdam")),
+    file("etc/at.allow", 0o640, include_bytes!("../../recipe/tree/etc/at.allow")),
+    file("etc/audit/rules.d/50-cofferdam.rules", 0o600, include_bytes!("../../recipe/tree/etc/audit/rules.d/50-cofferdam.rules")),
+    file("etc/audit/rules.d/99-finalize.rules", 0o600, include_bytes!("../../recipe/tree/etc/audit/rules.d/99-finalize.rules")),
+    file("etc/cron.allow", 0o640, include_bytes!("../../recipe/tree/etc/cron.allow")),
     file("etc/issue", 0o644, include_bytes!("../../recipe/tree/etc/issue")),
     file("etc/issue.net", 0o644, include_bytes!("../../recipe/tree/etc/issue.net")),
     file("etc/modprobe.d/cofferdam-hardening.conf", 0o644, include_bytes!("../../recipe/tree/etc/modprobe.d/cofferdam-hardening.conf")),
@@ -59,6 +62,7 @@ pub(crate) const TREE: &[TreeFile] = &[
     file("etc/systemd/system/serial-getty@.service.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/serial-getty@.service.d/cofferdam.conf")),
     file("etc/systemd/system/ssh.service.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/ssh.service.d/cofferdam.conf")),
     file("etc/systemd/system/sshd-keygen.service.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/sshd-keygen.service.d/cofferdam.conf")),
+    file("etc/systemd/system/sysctl-reapply-network.service", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/sysctl-reapply-network.service")),
     file("etc/systemd/system/systemd-networkd-wait-online.service.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/systemd-networkd-wait-online.service.d/cofferdam.conf")),
     file("etc/systemd/system/tmp.mount.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/system/tmp.mount.d/cofferdam.conf")),
     file("etc/systemd/timesyncd.conf.d/cofferdam.conf", 0o644, include_bytes!("../../recipe/tree/etc/systemd/timesyncd.conf.d/cofferdam.conf")),
