@@ -272,6 +272,21 @@ pub fn follow_until(condition: &str) -> String {
     )
 }
 
+/// Switches an installed machine on and waits for its agent. An emulated processor kills a starting kernel now and then; a real
+/// firmware would start the machine again, and a new system has three attempts for it.
+pub fn start(machine: &mut VirtualMachine) -> Result<()> {
+    for _ in 0..2 {
+        machine.power_on()?;
+        match machine.wait_for_agent(BOOT_LIMIT) {
+            Ok(()) => return Ok(()),
+            Err(error) if machine.wait_until_off(Duration::from_secs(5)).is_err() => return Err(error),
+            Err(error) => pass_on(&format!("the machine starts again: {error:#}\n")),
+        }
+    }
+    machine.power_on()?;
+    machine.wait_for_agent(BOOT_LIMIT)
+}
+
 /// What a site is made for, without the cluster: the volume is open, the registry answers by name over TLS, containerd runs.
 /// Gives what there was to see on the way.
 pub fn serves(machine: &mut VirtualMachine) -> Result<String> {

@@ -34,8 +34,7 @@ fn a_bare_machine_becomes_an_appliance_that_is_upgraded_and_notices_tampering() 
     bench.install(&mut machine).unwrap();
 
     // The TPM opens the volume, the installation goes on from its journal.
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start(&mut machine).unwrap();
     machine.run_ok("! grep -w cofferdam.live /proc/cmdline", MINUTE).unwrap();
     bench.note(&mut machine, "started from the disk, opened by the TPM");
     eprintln!("{}", appliance::serves(&mut machine).unwrap());
@@ -52,8 +51,7 @@ fn a_bare_machine_becomes_an_appliance_that_is_upgraded_and_notices_tampering() 
     upgrade::probe(&mut machine).unwrap();
     upgrade::apply(&mut machine, &next.0, &mut |text| eprint!("{text}")).unwrap();
     bench.note(&mut machine, "it restarts into the next system");
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start(&mut machine).unwrap();
     upgrade::probe(&mut machine).unwrap();
     eprintln!("{}", upgrade::until_over(&mut machine).unwrap());
     let seen = upgrade::look(&mut machine).unwrap();
@@ -183,8 +181,7 @@ fn slow_a_person_installs_an_appliance_at_the_serial_console() {
     bench.note(&mut machine, "the machine restarts");
 
     machine.options_mut().media.clear();
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start(&mut machine).unwrap();
     eprintln!("{}", appliance::serves(&mut machine).unwrap());
     let looks = "set -e
         ! ip -brief address | grep -w 10.0.2.15/24
@@ -248,8 +245,7 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
     let said = "journalctl -b -o cat -u cofferdam-unattended.service -u cofferdam-continue.service | \
         grep -E 'is kept:|made anew|^\\[' | tail -n 4";
     while live + installed < 20 {
-        machine.power_on().unwrap();
-        let up = machine.wait_for_agent(BOOT_LIMIT);
+        let up = appliance::start(&mut machine);
         assert!(up.is_ok(), "after {live} and {installed} power cuts nothing boots");
         let is_live = machine.run("grep -qw cofferdam.live /proc/cmdline").unwrap().code == 0;
         if !is_live && live < 10 {
@@ -285,8 +281,7 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
         }
     }
     assert!(live == 10 && installed >= 5, "{live} and {installed} cuts: that is not an installation");
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start(&mut machine).unwrap();
     let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
     eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
     eprintln!("{}", appliance::serves(&mut machine).unwrap());
@@ -307,8 +302,7 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
     machine.wait_for_console("holds the site site-a, which was finished", 2 * BOOT_LIMIT).unwrap();
     bench.note(&mut machine, "the medium leaves the site alone");
     machine.power_off().unwrap();
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start(&mut machine).unwrap();
     let answer = machine.run_ok(&ask, 10 * MINUTE).unwrap();
     assert!(answer.contains("hello"), "{answer}");
     machine.power_off().unwrap();
@@ -329,16 +323,14 @@ fn erase(disk: &DataDisk) {
 /// Starts the machine until the live system's part is over: then the firmware starts the disk.
 fn finish_live(machine: &mut VirtualMachine) {
     for _ in 0..2 {
-        machine.power_on().unwrap();
-        machine.wait_for_agent(BOOT_LIMIT).unwrap();
+        appliance::start(machine).unwrap();
         if machine.run("grep -qw cofferdam.live /proc/cmdline").unwrap().code != 0 {
             machine.power_cut().unwrap();
             return;
         }
         machine.wait_until_off(INSTALL_LIMIT).unwrap();
     }
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start(machine).unwrap();
     machine.run_ok("! grep -w cofferdam.live /proc/cmdline", MINUTE).unwrap();
     machine.power_cut().unwrap();
 }
@@ -366,8 +358,7 @@ fn slow_secure_boot_refuses_what_is_not_signed() {
     machine.power_on().unwrap();
     machine.wait_until_off(BOOT_LIMIT).unwrap();
     bench.note(&mut machine, "the certificate is enrolled");
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start(&mut machine).unwrap();
     let state = machine.run_ok("od -An -tu1 -j4 /sys/firmware/efi/efivars/SecureBoot-*", MINUTE).unwrap();
     assert_eq!(state.trim(), "1", "Secure Boot is not enforced");
     bench.note(&mut machine, "the medium boots with Secure Boot");

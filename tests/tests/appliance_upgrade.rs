@@ -23,8 +23,7 @@ fn site(bench: &Bench, next: &[Next]) -> VirtualMachine {
     let (mut machine, _disk) = bare_machine(&medium, &bench.path).unwrap();
     bench.install(&mut machine).unwrap();
     machine.options_mut().media = media;
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start(&mut machine).unwrap();
     eprintln!("{}", appliance::finished(&mut machine).unwrap());
     bench.note(&mut machine, "the installation is finished");
     upgrade::bring(&mut machine, 0, next).unwrap();
@@ -49,8 +48,7 @@ fn slow_an_appliance_gets_its_next_system_and_falls_back_from_a_broken_one() {
     let mut hear = |text: &str| eprint!("{text}");
     upgrade::apply(&mut machine, &good.0, &mut hear).unwrap();
     bench.note(&mut machine, "it restarts into the next system");
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start(&mut machine).unwrap();
     upgrade::probe(&mut machine).unwrap();
     bench.note(&mut machine, "the next system is up, opened by the TPM");
     eprintln!("{}", upgrade::until_over(&mut machine).unwrap());
@@ -144,8 +142,7 @@ fn cut_until_over(bench: &Bench, machine: &mut VirtualMachine, moments: &mut Mom
             cuts += 1;
             bench.note(machine, &format!("power cut {cuts}, at {}", last.unwrap_or_default().trim()));
         }
-        machine.power_on().unwrap();
-        machine.wait_for_agent(BOOT_LIMIT).unwrap();
+        appliance::start(machine).unwrap();
     }
 }
 
