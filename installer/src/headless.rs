@@ -86,8 +86,13 @@ impl Console {
 
     fn progress(&mut self, progress: &Progress) {
         let pause = if self.is_terminal { Duration::from_millis(200) } else { Duration::from_secs(10) };
-        let is_end = matches!(progress, Progress::Bytes { done, total, .. } if done == total);
-        if !is_end && self.last_progress.is_some_and(|last| last.elapsed() < pause) {
+        let is_wanted = match progress {
+            Progress::Bytes { done, total, .. } => done == total,
+            // Rare, and what nobody must miss: the step waits for a person.
+            Progress::Medium { .. } => true,
+            Progress::Items { .. } | Progress::Note { .. } => false,
+        };
+        if !is_wanted && self.last_progress.is_some_and(|last| last.elapsed() < pause) {
             return;
         }
         self.last_progress = Some(Instant::now());
@@ -95,8 +100,9 @@ impl Console {
             Progress::Bytes { done, total, .. } => bytes_line(*done, *total, self.step_started.elapsed()),
             Progress::Items { done, total, item } => format!("{done}/{total} {item}"),
             Progress::Note { text } => text.chars().take(100).collect(),
+            Progress::Medium { text } => text.clone(),
         };
-        if self.is_terminal {
+        if self.is_terminal && !matches!(progress, Progress::Medium { .. }) {
             let width = 100;
             let _ = write!(std::io::stderr(), "\r        {text:<width$.width$}");
             self.is_line_open = true;

@@ -15,9 +15,10 @@ use camino::{Utf8Path, Utf8PathBuf};
 
 use crate::check::{self, Report};
 use crate::config::{Certificates, InstallConfig};
+use crate::engine::Stop;
 use crate::engine::journal::Journal;
 use crate::facts::{Facts, Questions};
-use crate::host::Host;
+use crate::host::{Host, Medium};
 use crate::layout;
 use crate::live;
 use crate::passphrase;
@@ -84,14 +85,15 @@ pub struct Signed {
 }
 
 impl Signed {
-    /// Reads the head of a bundle file and verifies it; the blobs are not looked at.
-    pub fn from_bundle(path: &Utf8Path, trust: &[Utf8PathBuf]) -> Result<Self, Refusal> {
+    /// Reads the head of a bundle file and verifies it; the blobs are not looked at. `say` hears when its medium is waited for.
+    pub fn from_bundle(path: &Utf8Path, trust: &[Utf8PathBuf], say: &mut dyn FnMut(&str)) -> Result<Self, Refusal> {
         let trust = TrustedKeys::load(trust)?;
         let file = File::open(path).map_err(|error| {
             Refusal::new(code::CONFIG, format!("cannot open the bundle {path}: {error}"), "is the medium there?")
         })?;
         let bytes = file.metadata().map_err(Refusal::unexpected)?.size();
-        let reader = Head::read(file).and_then(|head| head.verify(&trust))?;
+        let stream = Medium::new(path, &Stop::default()).plain(say);
+        let reader = Head::read(stream).and_then(|head| head.verify(&trust))?;
         Ok(Self {
             index: reader.index().clone(),
             index_bytes: reader.index_bytes().to_vec(),
@@ -160,7 +162,7 @@ fn system(host: &dyn Host) -> Result<Option<SystemImage>, Refusal> {
     }
     let refused = |error: live::LiveError| Refusal::new(code::BUNDLE, &error, error.hint());
     live::medium::mount(host, &mut |_| ()).map_err(refused)?;
-    live::medium::verified(host).map(Some).map_err(refused)
+    live::medium::verified(host, &mut |_| ()).map(Some).map_err(refused)
 }
 
 /// A host has one site, and one installation at a time.

@@ -13,8 +13,8 @@ use crate::sample::{self, Release, Sample};
 use crate::virtual_machine::{BOOT_LIMIT, CommandOutput, DataDisk, Firmware, MachineOptions, VirtualMachine};
 
 const NODE: &str = "node-a";
-/// Of QEMU's user network, but not what it gives by DHCP.
-const ADDRESS: &str = "10.0.2.20";
+/// The machine's address; of QEMU's user network, but not what it gives by DHCP.
+pub const ADDRESS: &str = "10.0.2.20";
 /// Of QEMU's first adapter.
 const MAC: &str = "52:54:00:12:34:56";
 /// Where the live system has the medium.
@@ -102,13 +102,19 @@ pub struct ApplianceMedium {
 }
 
 impl ApplianceMedium {
-    /// Builds a medium with the small kernel, the bundle, answers and the harness's agent. `more` are further arguments of
+    /// Builds a medium with the small kernel (unless `more` has another), the bundle, answers and the harness's agent. `more` are further arguments of
     /// `cofferdam iso build`.
     pub fn build(sample: &Sample, folder: &Utf8Path, more: &[&str]) -> Result<Self> {
+        let network = format!("{{adapters: [\"{MAC}\"], addresses: [{ADDRESS}/24]}}");
+        Self::build_on_network(sample, folder, &network, more)
+    }
+
+    /// The same with another `network:` in its answers; it has [`ADDRESS`].
+    pub fn build_on_network(sample: &Sample, folder: &Utf8Path, network: &str, more: &[&str]) -> Result<Self> {
         let identity = folder.join("escrow-identity.txt");
         let recipient = make_identity(&identity)?;
         let config = folder.join("install.yaml");
-        std::fs::write(&config, answers(&recipient)).context("the answers")?;
+        std::fs::write(&config, answers(&recipient, network)).context("the answers")?;
         Self::make(sample, folder, identity, &[&["--config", config.as_str()], more].concat())
     }
 
@@ -135,8 +141,10 @@ impl ApplianceMedium {
         let trust = key.with_file_name("signing.pub");
         let bundle = sample.bundle.to_str().context("the bundle's path is no UTF-8")?;
         let image = folder.join("appliance.iso");
-        let mut arguments =
-            vec!["iso", "build", "--kernel", "cloud", "--sign-key", key.as_str(), "--trust", trust.as_str()];
+        let mut arguments = vec!["iso", "build", "--sign-key", key.as_str(), "--trust", trust.as_str()];
+        if !more.contains(&"--kernel") {
+            arguments.extend(["--kernel", "cloud"]);
+        }
         arguments.extend(["--bundle", bundle, "--program", program.as_str()]);
         arguments.extend(["--extra-tree", agent.as_str(), "-o", image.as_str()]);
         arguments.extend(more);
@@ -205,14 +213,14 @@ fn agent_tree(folder: &Utf8Path) -> Result<Utf8PathBuf> {
 }
 
 /// The answers: the cheapest key derivation, because the processor is made in software.
-fn answers(recipient: &str) -> String {
+fn answers(recipient: &str, network: &str) -> String {
     let token = SERIAL.get(SERIAL.len() - 4..).unwrap_or_default();
     format!(
         "schema-version: 1\nsite: {{name: site-a, fqdn: {FQDN}}}\nnode: {{name: {NODE}, address: {ADDRESS}}}\n\
          storage:\n  disk: {{match: [{{serial: {SERIAL}}}], erase: \"{token}\"}}\n  encryption:\n    mode: luks2\n    \
          tpm2: auto\n    escrow-recipients: [{recipient}]\n    key-derivation: {{memory-kib: 32, iterations: 4}}\n\
          bundle: {{path: {MEDIUM}/bundle.tar.zst, trust: [{MEDIUM}/trust.pub]}}\n\
-         network: {{adapters: [\"{MAC}\"], addresses: [{ADDRESS}/24]}}\n"
+         network: {network}\n"
     )
 }
 
@@ -233,6 +241,11 @@ pub fn bare_machine(medium: &ApplianceMedium, folder: &Utf8Path) -> Result<(Virt
 /// installer says. The medium stays in its drive: from now on the firmware starts the disk.
 pub fn install(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&str)) -> Result<()> {
     machine.power_on()?;
+    watch_installation(machine, watch)
+}
+
+/// The rest of [`install`], of a machine that is on.
+pub fn watch_installation(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&str)) -> Result<()> {
     machine.wait_for_agent(BOOT_LIMIT)?;
     let script =
         "journalctl --follow --no-tail --output=cat --unit=cofferdam-seek.service --unit=cofferdam-unattended.service &
@@ -339,6 +352,6 @@ pub fn recovery_key(medium: &ApplianceMedium, disk: &DataDisk) -> Result<String>
 }
 
 /// How long an installation from the medium may take without KVM on two busy cores.
-pub const INSTALL_LIMIT: Duration = Duration::from_mins(10);
+pub const INSTALL_LIMIT: Duration = Duration::from_mins(30);
 /// How long the live system may take to stop.
-const OFF_LIMIT: Duration = Duration::from_mins(2);
+const OFF_LIMIT: Duration = Duration::from_mins(5);

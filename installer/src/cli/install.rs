@@ -83,7 +83,7 @@ impl Install {
             prepare::require_root()?;
             prepare::request_certificate(&*host, &config)?;
         }
-        let signed = Signed::from_bundle(&config.bundle.path, &config.bundle.trust)?;
+        let signed = Signed::from_bundle(&config.bundle.path, &config.bundle.trust, &mut { say })?;
         let prepared = prepare::prepare(&*host, &config, &signed);
         if !self.json {
             say(&prepared.report.to_text());
@@ -102,7 +102,7 @@ impl Install {
 /// Runs the checks and prints their findings; fails with exit code 3 when one of them stands against an installation.
 pub(super) fn check(config: &InstallConfig, json: bool) -> Outcome {
     let host = RealHost;
-    let signed = Signed::from_bundle(&config.bundle.path, &config.bundle.trust)?;
+    let signed = Signed::from_bundle(&config.bundle.path, &config.bundle.trust, &mut { say })?;
     let report = check::run(config, &Facts::probe(&host, &Questions::of(config)), Some(&signed.index));
     if json {
         print_json(&report)?;

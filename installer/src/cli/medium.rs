@@ -20,7 +20,7 @@ impl Medium {
             let _ = print(&format!("{text}\n"));
         };
         medium::mount(&host, &mut { told }).map_err(|error| failure(&error))?;
-        let system = medium::verified(&host).map_err(|error| failure(&error))?;
+        let system = medium::verified(&host, &mut { told }).map_err(|error| failure(&error))?;
         told(&format!("medium: system {}, signature and root hash hold", system.version));
         match answers::seek(&host).map_err(|error| failure(&error))? {
             Some(found) => print(&format!("answers: {} (sha256 {})\n", found.place, found.digest)),

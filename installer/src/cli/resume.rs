@@ -8,7 +8,7 @@ use std::sync::Arc;
 use camino::{Utf8Path, Utf8PathBuf};
 use clap::Args;
 
-use super::{Failure, Outcome, code, console, print};
+use super::{Failure, Outcome, code, console, print, say};
 use crate::config::{self, InstallConfig};
 use crate::engine::journal::{self, Journal};
 use crate::engine::question::{Answers, Unattended};
@@ -76,8 +76,8 @@ impl Interrupted {
             Failure::new(code::CONFIG, format!("{} is missing", layout::CONFIG), Some(hint))
         })?;
         let config = config::parse(&text).map_err(|error| Failure::new(code::CONFIG, &error, Some(error.hint())))?;
-        let signed =
-            Signed::stored(host).or_else(|_| Signed::from_bundle(&config.bundle.path, &config.bundle.trust))?;
+        let signed = Signed::stored(host)
+            .or_else(|_| Signed::from_bundle(&config.bundle.path, &config.bundle.trust, &mut { say }))?;
         if signed.digest != plan.index {
             return Err(Failure::new(
                 code::CONFIG,

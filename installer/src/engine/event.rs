@@ -125,6 +125,11 @@ pub enum Progress {
         /// The line.
         text: String,
     },
+    /// A medium that stalls is waited for, or answers again.
+    Medium {
+        /// What is said of it.
+        text: String,
+    },
 }
 
 /// How many of how many.

@@ -5,6 +5,7 @@
 //! simulated host of the tests, which can crash at the n-th effect. Called by `facts/`, `engine/` and `step/`.
 
 mod https;
+mod medium;
 mod ntp;
 pub mod real;
 
@@ -15,6 +16,8 @@ use std::time::Duration;
 use camino::{Utf8Path, Utf8PathBuf};
 use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
+
+pub use medium::{LIMIT as MEDIUM_LIMIT, Medium};
 
 /// What a host can do for us. All paths are absolute.
 pub trait Host {
@@ -27,6 +30,29 @@ pub trait Host {
     /// Runs a command to its end. Each line that it prints on stdout or stderr is given to `watch` as it comes.
     /// A command that ends with another status than 0 is not an error here: see [`Output::success`].
     fn run(&self, command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostError>;
+
+    /// Runs a command that reads a medium from stdin; it is opened by us, so that the command needs no right to it. A medium
+    /// that stalls is waited for, one that gives errors is read again from the same byte, both for [`MEDIUM_LIMIT`] and until
+    /// the operator stops. The command's own limit does not count that time.
+    fn run_from_medium(
+        &self,
+        command: &Command,
+        medium: &Medium,
+        watch: &mut dyn FnMut(Heard),
+    ) -> Result<Output, HostError> {
+        let _ = medium;
+        self.run(command, &mut |line| watch(Heard::Line(line)))
+    }
+
+    /// [`Host::read`] of a file on a medium, which is waited for like that; `say` hears of it.
+    fn read_from_medium(
+        &self,
+        medium: &Medium,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, HostError> {
+        let _ = say;
+        self.read(medium.path())
+    }
 
     /// The content of a file of at most 64 MiB; `None` when there is no such file.
     fn read(&self, path: &Utf8Path) -> Result<Option<Zeroizing<Vec<u8>>>, HostError>;
@@ -78,6 +104,19 @@ pub trait Host {
         digest: Option<&bundle::oci::Digest>,
     ) -> Result<(), HostError>;
 
+    /// [`Host::copy`] from a medium, which is waited for like that; `say` hears of it.
+    fn copy_from_medium(
+        &self,
+        medium: &Medium,
+        target: &Utf8Path,
+        mode: u32,
+        digest: Option<&bundle::oci::Digest>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(), HostError> {
+        let _ = say;
+        self.copy(medium.path(), target, mode, digest)
+    }
+
     /// The SHA-256 of a file of any size; `None` when there is none.
     fn digest(&self, path: &Utf8Path) -> Result<Option<bundle::oci::Digest>, HostError>;
 
@@ -91,6 +130,17 @@ pub trait Host {
 
     /// Asks NTP servers for the time, all at once; the answers stand in the order of the requests. No clock is set.
     fn ask_time(&self, requests: &[TimeRequest]) -> Vec<Result<TimeAnswer, HostError>>;
+}
+
+/// What is heard while a command reads a medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// A line that the command printed.
+    Line(&'a str),
+    /// So many bytes of the medium were handed to the command.
+    Bytes(u64),
+    /// The medium is waited for, or answers again.
+    Medium(&'a str),
 }
 
 /// What lies at a path.
@@ -124,7 +174,6 @@ pub struct Command {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     stdin: Option<Zeroizing<Vec<u8>>>,
-    stdin_file: Option<Utf8PathBuf>,
     secret_output: bool,
     limit: Duration,
 }
@@ -137,7 +186,6 @@ impl Command {
             arguments: Vec::new(),
             environment: Vec::new(),
             stdin: None,
-            stdin_file: None,
             secret_output: false,
             limit: Duration::from_mins(1),
         }
@@ -168,13 +216,6 @@ impl Command {
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(Zeroizing::new(bytes.into()));
-        self
-    }
-
-    /// The command reads this file from stdin: it is opened by us, so that the command needs no right to it.
-    #[must_use]
-    pub fn stdin_file(mut self, path: impl Into<Utf8PathBuf>) -> Self {
-        self.stdin_file = Some(path.into());
         self
     }
 
@@ -379,6 +420,22 @@ pub enum HostError {
         /// Why there is no answer.
         reason: String,
     },
+    /// A medium that does not come back.
+    #[error("{path} cannot be read {place}: {reason}")]
+    Medium {
+        /// A file on it, or its device.
+        path: Utf8PathBuf,
+        /// How far it was read, in words.
+        place: String,
+        /// What it said last.
+        reason: String,
+    },
+    /// The operator stopped the wait for a medium.
+    #[error("stopped while {path} did not answer")]
+    Stopped {
+        /// A file on the medium, or its device.
+        path: Utf8PathBuf,
+    },
     /// The simulated host of the tests lost power.
     #[error("the host lost power")]
     PowerLost,
@@ -395,6 +452,8 @@ impl HostError {
             Self::Failed { .. } => "command-failed",
             Self::Https { .. } => "https",
             Self::Time { .. } => "time",
+            Self::Medium { .. } => "medium",
+            Self::Stopped { .. } => "stopped",
             Self::PowerLost => "power-lost",
         }
     }

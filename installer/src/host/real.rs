@@ -4,8 +4,9 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek as _, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt};
-use std::process::Stdio;
-use std::sync::mpsc;
+use std::process::{ChildStdin, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use bundle::oci::{Algorithm, Digest, Hasher};
@@ -15,11 +16,16 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::{Command, Entry, EntryKind, Host, HostError, HttpsAnswer, HttpsRequest, Output, TimeAnswer, TimeRequest};
+use super::{
+    Command, Entry, EntryKind, Heard, Host, HostError, HttpsAnswer, HttpsRequest, Medium, Output, TimeAnswer,
+    TimeRequest, medium,
+};
 
 const READ_LIMIT: u64 = 64 << 20;
 const STDOUT_LIMIT: usize = 64 << 20;
 const STDERR_KEPT: usize = 4 << 10;
+/// Between two counts of the bytes that a command got from a medium.
+const FED_PAUSE: Duration = Duration::from_millis(500);
 
 /// The machine this program runs on.
 #[derive(Debug, Default)]
@@ -35,7 +41,40 @@ impl Host for RealHost {
     }
 
     fn run(&self, command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostError> {
-        run(command, watch)
+        run(command, None, &mut |heard| {
+            if let Heard::Line(line) = heard {
+                watch(line);
+            }
+        })
+    }
+
+    fn run_from_medium(
+        &self,
+        command: &Command,
+        medium: &Medium,
+        watch: &mut dyn FnMut(Heard),
+    ) -> Result<Output, HostError> {
+        run(command, Some(medium.clone().open()), watch)
+    }
+
+    fn read_from_medium(
+        &self,
+        medium: &Medium,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Option<Zeroizing<Vec<u8>>>, HostError> {
+        let mut reader = medium.clone().open();
+        let mut content = Zeroizing::new(Vec::new());
+        loop {
+            match reader.next(say) {
+                Ok(Some(chunk)) => content.extend_from_slice(&chunk),
+                Ok(None) => return Ok(Some(content)),
+                Err(HostError::File { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) => return Err(error),
+            }
+            if content.len() as u64 > READ_LIMIT {
+                return Err(failed("read", medium.path(), too_large()));
+            }
+        }
     }
 
     fn read(&self, path: &Utf8Path) -> Result<Option<Zeroizing<Vec<u8>>>, HostError> {
@@ -47,7 +86,7 @@ impl Host for RealHost {
         let mut content = Zeroizing::new(Vec::new());
         file.take(READ_LIMIT + 1).read_to_end(&mut content).map_err(|error| failed("read", path, error))?;
         if content.len() as u64 > READ_LIMIT {
-            return Err(failed("read", path, std::io::Error::new(ErrorKind::FileTooLarge, "larger than 64 MiB")));
+            return Err(failed("read", path, too_large()));
         }
         Ok(Some(content))
     }
@@ -140,27 +179,24 @@ impl Host for RealHost {
 
     fn copy(&self, source: &Utf8Path, target: &Utf8Path, mode: u32, digest: Option<&Digest>) -> Result<(), HostError> {
         let mut input = File::open(source).map_err(|error| failed("open", source, error))?;
-        replace(target, mode, |file| {
-            let mut hasher = Hasher::new(digest.map_or(Algorithm::Sha256, Digest::algorithm));
+        copy(source, target, mode, digest, &mut || {
             let mut buffer = vec![0; 256 << 10];
-            loop {
-                let count = input.read(&mut buffer).map_err(|error| failed("read", source, error))?;
-                if count == 0 {
-                    break;
-                }
-                hasher.update(&buffer[..count]);
-                file.write_all(&buffer[..count]).map_err(|error| failed("write", target, error))?;
-            }
-            let found = hasher.finish();
-            match digest {
-                Some(expected) if *expected != found => Err(HostError::Digest {
-                    path: source.to_owned(),
-                    expected: expected.to_string(),
-                    found: found.to_string(),
-                }),
-                _ => Ok(()),
-            }
+            let count = input.read(&mut buffer).map_err(|error| failed("read", source, error))?;
+            buffer.truncate(count);
+            Ok((count > 0).then_some(buffer))
         })
+    }
+
+    fn copy_from_medium(
+        &self,
+        medium: &Medium,
+        target: &Utf8Path,
+        mode: u32,
+        digest: Option<&Digest>,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(), HostError> {
+        let mut reader = medium.clone().open();
+        copy(medium.path(), target, mode, digest, &mut || reader.next(say))
     }
 
     fn digest(&self, path: &Utf8Path) -> Result<Option<Digest>, HostError> {
@@ -226,6 +262,36 @@ fn failed(action: &'static str, path: &Utf8Path, source: std::io::Error) -> Host
     HostError::File { action, path: path.to_owned(), source }
 }
 
+fn too_large() -> std::io::Error {
+    std::io::Error::new(ErrorKind::FileTooLarge, "larger than 64 MiB")
+}
+
+/// Copies what `next` gives until it gives nothing more.
+pub(super) fn copy(
+    source: &Utf8Path,
+    target: &Utf8Path,
+    mode: u32,
+    digest: Option<&Digest>,
+    next: &mut dyn FnMut() -> Result<Option<Vec<u8>>, HostError>,
+) -> Result<(), HostError> {
+    replace(target, mode, |file| {
+        let mut hasher = Hasher::new(digest.map_or(Algorithm::Sha256, Digest::algorithm));
+        while let Some(bytes) = next()? {
+            hasher.update(&bytes);
+            file.write_all(&bytes).map_err(|error| failed("write", target, error))?;
+        }
+        let found = hasher.finish();
+        match digest {
+            Some(expected) if *expected != found => Err(HostError::Digest {
+                path: source.to_owned(),
+                expected: expected.to_string(),
+                found: found.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    })
+}
+
 /// Made with mode 0600, and its directory with it, when it is missing.
 fn open_to_append(path: &Utf8Path) -> Result<File, HostError> {
     let parent = parent_of(path);
@@ -275,9 +341,18 @@ fn replace(path: &Utf8Path, mode: u32, fill: impl FnOnce(&mut File) -> Result<()
 enum Line {
     Out(Vec<u8>),
     Err(Vec<u8>),
+    /// A pipe was closed.
+    Closed,
+    Fed(u64),
+    Medium(String),
+    Failed(HostError),
 }
 
-fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostError> {
+pub(super) fn run(
+    command: &Command,
+    reader: Option<medium::Reader>,
+    watch: &mut dyn FnMut(Heard),
+) -> Result<Output, HostError> {
     let started = Instant::now();
     let mut process = std::process::Command::new(&command.program);
     process
@@ -287,9 +362,9 @@ fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostErr
         .env("HOME", "/root")
         .env("LC_ALL", "C.UTF-8")
         .envs(command.environment.iter().map(|(name, value)| (name, value)))
-        .stdin(match (&command.stdin, &command.stdin_file) {
+        .stdin(match (&command.stdin, &reader) {
             (Some(input), _) => in_memory(input).map_err(|source| start_failed(command, source))?.into(),
-            (None, Some(path)) => File::open(path).map_err(|error| failed("open", path, error))?.into(),
+            (None, Some(_)) => Stdio::piped(),
             (None, None) => Stdio::null(),
         })
         .stdout(Stdio::piped())
@@ -299,27 +374,45 @@ fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostErr
     let mut child = process.spawn().map_err(|source| start_failed(command, source))?;
     let (sender, receiver) = mpsc::channel();
     let out = child.stdout.take().map(|pipe| forward(pipe, sender.clone(), Line::Out));
-    let err = child.stderr.take().map(|pipe| forward(pipe, sender, Line::Err));
+    let err = child.stderr.take().map(|pipe| forward(pipe, sender.clone(), Line::Err));
+    let waits = Arc::new(Waits::default());
+    if let (Some(pipe), Some(reader)) = (child.stdin.take(), reader) {
+        let waits = Arc::clone(&waits);
+        // It ends with the medium, or when the command does not read any more.
+        std::thread::spawn(move || feed(reader, pipe, &sender, &waits));
+    }
+    let left = || waits.left(command.limit, started);
+    let stop = |child: &mut std::process::Child| {
+        // Killing fails only when it has ended by now.
+        let _ = child.kill();
+        let _ = child.wait();
+    };
 
     let mut output = Output { status: -1, stdout: Zeroizing::new(Vec::new()), stderr: String::new() };
     let mut last = String::new();
     let mut timed_out = false;
-    loop {
-        let left = command.limit.saturating_sub(started.elapsed());
-        match receiver.recv_timeout(left) {
+    let mut open = 2;
+    while open > 0 {
+        match receiver.recv_timeout(left()) {
             Ok(line) => {
-                let bytes = match &line {
-                    Line::Out(bytes) | Line::Err(bytes) => bytes,
-                };
-                if !command.secret_output {
+                if let Line::Out(bytes) | Line::Err(bytes) = &line
+                    && !command.secret_output
+                {
                     let text = String::from_utf8_lossy(bytes);
                     let text = text.trim_end();
                     if !text.is_empty() {
-                        watch(text);
+                        watch(Heard::Line(text));
                         text.clone_into(&mut last);
                     }
                 }
                 match line {
+                    Line::Closed => open -= 1,
+                    Line::Fed(bytes) => watch(Heard::Bytes(bytes)),
+                    Line::Medium(text) => watch(Heard::Medium(&text)),
+                    Line::Failed(error) => {
+                        stop(&mut child);
+                        return Err(error);
+                    }
                     Line::Out(bytes) => {
                         let room = STDOUT_LIMIT.saturating_sub(output.stdout.len());
                         output.stdout.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -336,10 +429,12 @@ fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostErr
                     }
                 }
             }
-            Err(mpsc::RecvTimeoutError::Timeout) => {
+            Err(mpsc::RecvTimeoutError::Timeout) if left().is_zero() => {
                 timed_out = true;
                 break;
             }
+            // While the medium was waited for, the limit moved.
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -347,15 +442,13 @@ fn run(command: &Command, watch: &mut dyn FnMut(&str)) -> Result<Output, HostErr
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break Some(status),
-            Ok(None) if timed_out || started.elapsed() >= command.limit => break None,
+            Ok(None) if timed_out || left().is_zero() => break None,
             Ok(None) => std::thread::sleep(Duration::from_millis(5)),
             Err(source) => return Err(HostError::Start { program: command.program.clone(), source }),
         }
     };
     let Some(status) = status else {
-        // Killing fails only when it has ended by now.
-        let _ = child.kill();
-        let _ = child.wait();
+        stop(&mut child);
         return Err(HostError::TimedOut { command: command.to_string(), seconds: command.limit.as_secs(), last });
     };
     for reader in [out, err].into_iter().flatten() {
@@ -396,7 +489,54 @@ fn forward(
                 }
             }
         }
+        // Nobody waits for it once the command was killed.
+        let _ = sender.send(Line::Closed);
     })
+}
+
+/// How long a command's medium was waited for, which its limit does not count: the medium has one of its own.
+#[derive(Default)]
+struct Waits {
+    is_waiting: AtomicBool,
+    milliseconds: AtomicU64,
+}
+
+impl Waits {
+    fn left(&self, limit: Duration, started: Instant) -> Duration {
+        let waited = Duration::from_millis(self.milliseconds.load(Ordering::Relaxed));
+        let left = limit.saturating_add(waited).saturating_sub(started.elapsed());
+        if self.is_waiting.load(Ordering::Relaxed) { left.max(Duration::from_secs(1)) } else { left }
+    }
+
+    fn during<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        self.is_waiting.store(true, Ordering::Relaxed);
+        let result = wait();
+        let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.milliseconds.fetch_add(milliseconds, Ordering::Relaxed);
+        self.is_waiting.store(false, Ordering::Relaxed);
+        result
+    }
+}
+
+/// Hands a medium to a command.
+fn feed(mut reader: medium::Reader, mut pipe: ChildStdin, sender: &mpsc::Sender<Line>, waits: &Waits) {
+    // What cannot be sent is heard by nobody: the command has ended.
+    let tell = |line| drop(sender.send(line));
+    let mut told = Instant::now();
+    loop {
+        match waits.during(|| reader.next(&mut |text| tell(Line::Medium(text.to_owned())))) {
+            // A command that reads no more says why on stderr.
+            Ok(Some(bytes)) if pipe.write_all(&bytes).is_err() => return,
+            Ok(Some(_)) if told.elapsed() < FED_PAUSE => {}
+            Ok(Some(_)) => {
+                told = Instant::now();
+                tell(Line::Fed(reader.offset()));
+            }
+            Ok(None) => return tell(Line::Fed(reader.offset())),
+            Err(error) => return tell(Line::Failed(error)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -408,8 +548,8 @@ mod tests {
     #[test]
     fn input_is_a_file_from_its_beginning() {
         let command = Command::new("cat").args(["-", "/dev/stdin", "/dev/stdin"]).stdin("key");
-        assert_eq!(run(&command, &mut |_| {}).unwrap().text(), "keykeykey");
+        assert_eq!(run(&command, None, &mut |_| {}).unwrap().text(), "keykeykey");
         let deaf = Command::new("true").stdin(vec![0; 1 << 20]);
-        assert_eq!(run(&deaf, &mut |_| {}).unwrap().status, 0);
+        assert_eq!(run(&deaf, None, &mut |_| {}).unwrap().status, 0);
     }
 }

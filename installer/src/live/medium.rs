@@ -7,7 +7,8 @@ use camino::{Utf8Path, Utf8PathBuf};
 use iso::appliance::manifest::{SYSTEM, SYSTEM_SIGNATURE, SystemManifest};
 
 use super::{LiveError, argument};
-use crate::host::{Command, Host, HostExt};
+use crate::engine::Stop;
+use crate::host::{Command, Host, HostExt, Medium};
 use crate::plan::{BootFile, SystemImage};
 
 /// Where the medium's ISO 9660 volume is mounted.
@@ -75,11 +76,11 @@ fn disc(backing_file: &str) -> Option<String> {
 }
 
 /// The system of the mounted medium, after its manifest's signature was checked with the keys of the running root and the
-/// running root is the one that it names.
-pub fn verified(host: &dyn Host) -> Result<SystemImage, LiveError> {
+/// running root is the one that it names. `say` hears when the medium is waited for.
+pub fn verified(host: &dyn Host, say: &mut dyn FnMut(&str)) -> Result<SystemImage, LiveError> {
     let folder = Utf8Path::new(MOUNT).join(iso::manifest::FOLDER);
-    let read = |name: &str| -> Result<Vec<u8>, LiveError> {
-        let bytes = host.read(&folder.join(name))?;
+    let mut read = |name: &str| -> Result<Vec<u8>, LiveError> {
+        let bytes = host.read_from_medium(&Medium::new(folder.join(name), &Stop::default()), say)?;
         bytes.map(|bytes| bytes.to_vec()).ok_or_else(|| bad(format!("it has no {}/{name}", iso::manifest::FOLDER)))
     };
     let mut trust = TrustedKeys::default();

@@ -41,7 +41,8 @@ pub(super) fn run(context: &Context, device: &str, files: &[BootFile], report: &
         if let Some(folder) = to.parent() {
             context.host.make_directory(folder, 0o700)?;
         }
-        context.host.copy(&from, &to, 0o600, Some(&file.digest))?;
+        let say = &mut |text: &str| report(Progress::Medium { text: text.to_owned() });
+        context.host.copy_from_medium(&context.medium(from), &to, 0o600, Some(&file.digest), say)?;
     }
     unmount(context)?;
     prefer(context, device, report)

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Context, Report, StepError};
 use crate::engine::event::Progress;
-use crate::host::{Command, HostError};
+use crate::host::{Command, Heard, HostError};
 use crate::layout;
 
 pub(super) fn verified(context: &Context) -> Result<bool, StepError> {
@@ -48,17 +48,21 @@ fn read(
     for key in context.host.list(layout::TRUST.into())? {
         command = command.args(["--trust".to_owned(), format!("{}/{key}", layout::TRUST)]);
     }
-    command = command.stdin_file(path).limit(context.limit());
+    command = command.limit(context.limit());
     let mut refused = String::new();
-    let output = context.host.run(&command, &mut |line| match serde_json::from_str::<Value>(line) {
-        Ok(value) => {
-            if let Some(done) = value["done"].as_u64() {
-                let blobs = serde_json::from_value(value["blobs"].clone()).ok();
-                report(Progress::Bytes { done, total: value["total"].as_u64().unwrap_or(bytes), blobs });
+    let output = context.host.run_from_medium(&command, &context.medium(path), &mut |heard| match heard {
+        Heard::Medium(text) => report(Progress::Medium { text: text.to_owned() }),
+        Heard::Bytes(_) => {}
+        Heard::Line(line) => match serde_json::from_str::<Value>(line) {
+            Ok(value) => {
+                if let Some(done) = value["done"].as_u64() {
+                    let blobs = serde_json::from_value(value["blobs"].clone()).ok();
+                    report(Progress::Bytes { done, total: value["total"].as_u64().unwrap_or(bytes), blobs });
+                }
             }
-        }
-        Err(_) if line.starts_with("error:") => line.clone_into(&mut refused),
-        Err(_) => {}
+            Err(_) if line.starts_with("error:") => line.clone_into(&mut refused),
+            Err(_) => {}
+        },
     })?;
     match output.status {
         0 => {}

@@ -38,7 +38,7 @@ use crate::config::{InstallConfig, PackAnswers};
 use crate::engine::event::Progress;
 use crate::engine::question::Answers;
 use crate::engine::{Engine, Stop};
-use crate::host::{Command, Host, HostError, HostExt, Output};
+use crate::host::{Command, Host, HostError, HostExt, Medium, Output};
 use crate::layout;
 use crate::plan::{Action, Plan, Step};
 
@@ -62,7 +62,7 @@ pub(crate) use registry::ready as registry_answers;
 pub enum StepError {
     /// An effect failed.
     #[error(transparent)]
-    Host(#[from] HostError),
+    Host(HostError),
     /// Keys, certificates or the escrow.
     #[error("{what}: {reason}")]
     Certificates {
@@ -111,6 +111,15 @@ pub enum StepError {
     },
 }
 
+impl From<HostError> for StepError {
+    fn from(error: HostError) -> Self {
+        match error {
+            HostError::Stopped { .. } => Self::Stopped,
+            error => Self::Host(error),
+        }
+    }
+}
+
 impl StepError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
@@ -121,6 +130,10 @@ impl StepError {
             }
             Self::Waited { .. } => Some("`journalctl -u kubelet -u containerd` on this host tells more".to_owned()),
             Self::Unanswered { hint, .. } => Some((*hint).to_owned()),
+            Self::Host(HostError::Medium { .. }) => Some(
+                "connect the medium again: the BMC's virtual CD, or the stick; if its name has changed, restart the machine from it"
+                    .to_owned(),
+            ),
             Self::Host(_) | Self::Certificates { .. } | Self::Stopped | Self::Restarting => None,
         }
     }
@@ -147,7 +160,8 @@ impl StepError {
                 | Self::Unanswered { .. }
                 | Self::Stopped
                 | Self::Restarting
-                | Self::Host(HostError::PowerLost | HostError::Digest { .. })
+                // The medium was waited for already.
+                | Self::Host(HostError::PowerLost | HostError::Digest { .. } | HostError::Medium { .. })
         )
     }
 }
@@ -266,6 +280,11 @@ impl<'a> Context<'a> {
         arguments: I,
     ) -> Result<Output, StepError> {
         Ok(self.host.must(&Command::new(program).args(arguments).limit(self.limit()))?)
+    }
+
+    /// A file or device of the medium, whose wait the operator may stop.
+    fn medium(&self, path: impl Into<Utf8PathBuf>) -> Medium {
+        Medium::new(path, self.stop)
     }
 
     pub(crate) fn succeeds<I: IntoIterator<Item = S>, S: Into<String>>(

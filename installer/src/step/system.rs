@@ -3,7 +3,7 @@
 
 use super::{Context, Report, StepError};
 use crate::engine::event::Progress;
-use crate::host::{Command, HostExt};
+use crate::host::{Command, Heard, HostError, HostExt};
 use crate::plan::Action;
 
 const MEDIUM_ROOT: &str = "/dev/disk/by-partlabel/cofferdam-medium-root";
@@ -24,18 +24,25 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
     let Action::WriteSystem { root, verity, root_bytes, verity_bytes, root_hash } = &context.step.action else {
         return Ok(());
     };
-    for (from, to, bytes) in [(MEDIUM_ROOT, root, root_bytes), (MEDIUM_VERITY, verity, verity_bytes)] {
+    let total = root_bytes + verity_bytes;
+    for (from, to, bytes, before) in
+        [(MEDIUM_ROOT, root, *root_bytes, 0), (MEDIUM_VERITY, verity, *verity_bytes, *root_bytes)]
+    {
         report(Progress::Note { text: format!("copying {bytes} bytes to {to}") });
-        let copy = [
-            format!("if={from}"),
-            format!("of={to}"),
-            format!("count={bytes}"),
-            "bs=4M".to_owned(),
-            "iflag=fullblock,count_bytes".to_owned(),
-            "conv=fsync".to_owned(),
-            "status=none".to_owned(),
-        ];
-        context.must("dd", copy)?;
+        let target = format!("of={to}");
+        let copy = Command::new("dd")
+            .args([target.as_str(), "bs=4M", "iflag=fullblock", "conv=fsync", "status=none"])
+            .limit(context.limit());
+        let medium = context.medium(from).first(bytes);
+        let output = context.host.run_from_medium(&copy, &medium, &mut |heard| match heard {
+            Heard::Bytes(done) => report(Progress::Bytes { done: before + done, total, blobs: None }),
+            Heard::Medium(text) => report(Progress::Medium { text: text.to_owned() }),
+            Heard::Line(_) => {}
+        })?;
+        if !output.success() {
+            let (command, status) = (copy.to_string(), output.status);
+            return Err(HostError::Failed { command, status, last: output.stderr }.into());
+        }
         // What is verified comes from the disk and not from memory.
         context.must("blockdev", ["--flushbufs", to])?;
     }

@@ -13,7 +13,7 @@ use crate::config::{self, InstallConfig, Network};
 use crate::engine::Stop;
 use crate::facts::{Facts, Questions};
 use crate::host::real::RealHost;
-use crate::host::{EntryKind, Host, HostExt};
+use crate::host::{EntryKind, Host, HostExt, Medium};
 use crate::layout;
 use crate::live;
 use crate::prepare::{self, Prepared, Refusal, Signed};
@@ -177,7 +177,7 @@ impl Machine for ThisMachine {
     }
 
     fn head(&self, bundle: &BundleQuestion) -> Result<Signed, Refusal> {
-        Signed::from_bundle(&bundle.path, &bundle.trust)
+        Signed::from_bundle(&bundle.path, &bundle.trust, &mut |_| ())
     }
 
     fn verify(&self, bundle: &BundleQuestion, stop: &Stop, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
@@ -211,19 +211,20 @@ impl Machine for ThisMachine {
 
 /// Verifies a whole bundle file; stops at the next read when it is cancelled.
 pub fn verify(bundle: &BundleQuestion, stop: &Stop, progress: &mut dyn FnMut(u64, u64)) -> Result<(), Refusal> {
-    struct Stoppable<'a>(std::fs::File, &'a Stop);
-    impl std::io::Read for Stoppable<'_> {
+    struct Stoppable<'a, R>(R, &'a Stop);
+    impl<R: std::io::Read> std::io::Read for Stoppable<'_, R> {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
             if self.1.is_requested() { Err(std::io::Error::other("cancelled")) } else { self.0.read(buffer) }
         }
     }
     let trust = TrustedKeys::load(&bundle.trust)?;
-    let file = std::fs::File::open(&bundle.path).map_err(|error| {
+    std::fs::File::open(&bundle.path).map_err(|error| {
         let message = format!("cannot open the bundle {}: {error}", bundle.path);
         Refusal::new(prepare::code::CONFIG, message, "is the medium there?")
     })?;
-    let mut last = 0;
-    bundle::verify(Stoppable(file, stop), &trust, &LoadOptions::default(), &mut |state| {
+    let (mut last, mut silent) = (0, |_: &str| ());
+    let stream = Medium::new(&bundle.path, stop).plain(&mut silent);
+    bundle::verify(Stoppable(stream, stop), &trust, &LoadOptions::default(), &mut |state| {
         // A step each MiB is more than any screen shows.
         if state.bytes_done == state.bytes_total || state.bytes_done >= last + (1 << 20) {
             last = state.bytes_done;

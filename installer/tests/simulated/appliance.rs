@@ -155,14 +155,15 @@ impl SimulatedHost {
             }
             ("udevadm" | "blockdev", _) | ("sync", []) => Ok(good()),
             ("dd", _) => {
-                let word = |start: &str| arguments.iter().find_map(|word| word.strip_prefix(start)).unwrap();
-                let (from, to) = (word("if="), word("of="));
-                let hash = if from.starts_with("/dev/disk/by-partlabel/cofferdam-medium-") {
-                    MEDIUM_ROOT.to_owned()
-                } else {
+                let word = |start: &str| arguments.iter().find_map(|word| word.strip_prefix(start));
+                let to = word("of=").unwrap();
+                let hash = if let Some(from) = word("if=") {
                     // The blob of a root or verity tree ends with its hash.
                     let blob = self.state.borrow().text(from).expect("a blob");
                     blob.rsplit(' ').next().unwrap().to_owned()
+                } else {
+                    // What comes from the medium comes by stdin.
+                    MEDIUM_ROOT.to_owned()
                 };
                 let is_running = {
                     let state = self.state.borrow();

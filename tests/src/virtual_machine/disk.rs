@@ -15,11 +15,30 @@ const LONGEST_SERIAL: usize = 20;
 /// Where a LUKS2 header ends at the latest: `cryptsetup luksFormat` puts the data at 16 MiB.
 const LUKS2_HEADER_BYTES: u64 = 16 << 20;
 
-/// A disk with a serial number, in the guest `/dev/disk/by-id/virtio-SERIAL`.
+/// How a disk is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bus {
+    /// In the guest `vda`, `vdb` … and `/dev/disk/by-id/virtio-SERIAL`.
+    Virtio,
+    /// In the guest `nvme0n1`, `nvme1n1` …
+    Nvme,
+}
+
+impl Bus {
+    pub(super) fn device(self) -> &'static str {
+        match self {
+            Self::Virtio => "virtio-blk-pci",
+            Self::Nvme => "nvme",
+        }
+    }
+}
+
+/// A disk with a serial number.
 #[derive(Debug, Clone)]
 pub struct DataDisk {
     path: Utf8PathBuf,
     serial: String,
+    bus: Bus,
 }
 
 impl DataDisk {
@@ -39,7 +58,18 @@ impl DataDisk {
         {
             bail!("{serial:?} is no serial number: 1 to {LONGEST_SERIAL} letters and digits");
         }
-        Ok(Self { path: path.into(), serial: serial.to_owned() })
+        Ok(Self { path: path.into(), serial: serial.to_owned(), bus: Bus::Virtio })
+    }
+
+    /// The same disk, attached in another way; [`Bus::Virtio`] unless it is said.
+    #[must_use]
+    pub fn on(self, bus: Bus) -> Self {
+        Self { bus, ..self }
+    }
+
+    /// How it is attached.
+    pub fn bus(&self) -> Bus {
+        self.bus
     }
 
     /// The raw image.

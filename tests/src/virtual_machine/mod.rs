@@ -12,12 +12,16 @@ mod agent;
 mod console;
 mod disk;
 mod image;
+mod monitor;
+mod network;
 mod process;
 
 pub use agent::{CommandOutput, Stream};
 pub use console::Console;
-pub use disk::{DataDisk, LuksHeader, MarkerHits, plaintext_search};
+pub use disk::{Bus, DataDisk, LuksHeader, MarkerHits, plaintext_search};
 pub use image::{Accelerator, MachineImage};
+pub use monitor::Monitor;
+pub use network::{Network, Wire};
 
 use std::time::{Duration, Instant};
 
@@ -49,6 +53,10 @@ pub struct MachineOptions {
     pub tpm: Option<Utf8PathBuf>,
     /// Image files put in as read-only optical discs: `sr0`, `sr1` …
     pub media: Vec<Utf8PathBuf>,
+    /// Image files put in as read-only USB sticks: `sda`, `sdb` …
+    pub sticks: Vec<Utf8PathBuf>,
+    /// Where the machine's adapters lead.
+    pub network: Network,
     /// More arguments for the kernel.
     pub kernel_arguments: Vec<String>,
     /// The machine boots by itself, by UEFI, from its disks and media; it has no root disk and no kernel of the bed's.
@@ -75,6 +83,8 @@ impl MachineOptions {
             data_disks: Vec::new(),
             tpm: None,
             media: Vec::new(),
+            sticks: Vec::new(),
+            network: Network::Nowhere,
             kernel_arguments: Vec::new(),
             firmware: None,
         }
@@ -98,6 +108,7 @@ struct Powered {
     tpm: Option<SoftwareTpm>,
     console: Console,
     agent: Agent,
+    monitor: Monitor,
     /// Unix sockets have short names, so they cannot lie in the machine's directory.
     _sockets: tempfile::TempDir,
 }
@@ -150,7 +161,8 @@ impl VirtualMachine {
         let mut qemu = Child::start("qemu-system-x86_64", &arguments, &options.directory.join("qemu.log"))?;
         let console = Console::new(connect(&socket_directory.join("console"), &mut qemu)?)?;
         let agent = Agent::new(connect(&socket_directory.join("agent"), &mut qemu)?);
-        self.powered = Some(Powered { qemu, tpm, console, agent, _sockets: sockets });
+        let monitor = Monitor::new(connect(&socket_directory.join("monitor"), &mut qemu)?)?;
+        self.powered = Some(Powered { qemu, tpm, console, agent, monitor, _sockets: sockets });
         Ok(())
     }
 
@@ -177,8 +189,11 @@ impl VirtualMachine {
         add(self.accelerator.qemu_arguments());
         add(&format!("-smp {} -m {}", options.processors, options.memory));
         add("-object rng-random,id=random,filename=/dev/urandom -device virtio-rng-pci,rng=random");
-        add("-netdev user,id=network,restrict=on -device virtio-net-pci,netdev=network,romfile=");
+        options.network.arguments().iter().for_each(|words| add(words));
         add("-device virtio-serial-pci -device virtio-scsi-pci,id=scsi");
+        if !options.sticks.is_empty() {
+            add("-device qemu-xhci,id=usb");
+        }
         let mut pair = |option: &str, value: String| arguments.extend([option.to_owned(), value]);
         if let Some(firmware) = options.firmware {
             let code = match firmware {
@@ -220,7 +235,7 @@ impl VirtualMachine {
         }
         for (number, disk) in options.data_disks.iter().enumerate() {
             pair("-drive", format!("if=none,id=data{number},format=raw,discard=unmap,file={}", quoted(disk.path())));
-            pair("-device", format!("virtio-blk-pci,drive=data{number},serial={}", disk.serial()));
+            pair("-device", format!("{},drive=data{number},serial={}", disk.bus().device(), disk.serial()));
         }
         for (number, medium) in options.media.iter().enumerate() {
             pair(
@@ -229,6 +244,12 @@ impl VirtualMachine {
             );
             pair("-device", format!("scsi-cd,bus=scsi.0,drive=medium{number}"));
         }
+        for (number, stick) in options.sticks.iter().enumerate() {
+            pair("-drive", format!("if=none,id=stick{number},readonly=on,format=raw,file={}", quoted(stick)));
+            pair("-device", format!("usb-storage,bus=usb.0,drive=stick{number},removable=on"));
+        }
+        pair("-chardev", format!("socket,id=monitor,path={},server=on,wait=off", quoted(&sockets.join("monitor"))));
+        pair("-mon", "chardev=monitor,mode=control".to_owned());
         if options.tpm.is_some() {
             pair("-chardev", format!("socket,id=tpm,path={}", quoted(&sockets.join("tpm"))));
             pair("-tpmdev", "emulator,id=tpm,chardev=tpm".to_owned());
@@ -270,6 +291,11 @@ impl VirtualMachine {
     /// The serial console, for what has no shell yet, such as the prompt for a passphrase.
     pub fn console(&mut self) -> Result<&mut Console> {
         Ok(&mut self.powered()?.console)
+    }
+
+    /// What a person in front of the machine can do to it while it runs; a handle of its own, also for a watcher's use.
+    pub fn monitor(&mut self) -> Result<Monitor> {
+        Ok(self.powered()?.monitor.clone())
     }
 
     /// Waits for `text` on the console, at or after the place where the last wait ended.

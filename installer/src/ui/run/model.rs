@@ -306,7 +306,7 @@ impl Run {
         let now = self.now;
         let Some(current) = self.current_of(id) else { return };
         match progress {
-            Progress::Note { text } => current.note.clone_from(text),
+            Progress::Note { text } | Progress::Medium { text } => current.note.clone_from(text),
             Progress::Items { done, total, item } => {
                 current.note.clone_from(item);
                 current.work = Some(Work::Items { done: *done, total: *total, item: item.clone() });
@@ -363,7 +363,9 @@ impl Run {
             Event::Started { site, steps, .. } => format!("site {site}: {steps} steps"),
             Event::StepStarted { id, title, .. } => format!("{id}: {title}"),
             Event::StepSkipped { id, .. } => format!("{id}: done already"),
-            Event::StepProgress { id, progress: Progress::Note { text } } => format!("{id}: {text}"),
+            Event::StepProgress { id, progress: Progress::Note { text } | Progress::Medium { text } } => {
+                format!("{id}: {text}")
+            }
             Event::StepProgress { id, progress: Progress::Items { done, total, item } } => {
                 format!("{id}: {done}/{total} {item}")
             }
