@@ -3,8 +3,8 @@
 #
 # Usage: bundle.sh OUTDIR [KUBERNETES_VERSION] [BUNDLE_VERSION] [HELLO_VERSION]      defaults: v1.20.2 1.0.0 1.0.0
 #
-# HELLO_VERSION other than 1.0.0 makes a hello pack of that version with a migration (hello-migration.yaml), which can be undone, and
-# with the program of 1.0.0. 1.9.0 makes one whose pod never becomes ready: for an upgrade that must go back.
+# HELLO_VERSION other than 1.0.0 makes a hello pack of that version with a migration (hello-migration.yaml), which can be undone, with
+# a question whose answer is the beginning of what the workload says, and with the program of 1.0.0. 1.9.0 makes one whose pod never becomes ready: for an upgrade that must go back.
 #
 # OUTDIR is made if it is missing. bundle.yaml in it names the artefacts in the cache by absolute path; what images.sh has not made yet is
 # built first. Standard output: the path of bundle.yaml.
@@ -47,7 +47,10 @@ if [ "$hello_version" != 1.0.0 ]; then
         apply: { name: migrate.yaml, source: migrate.yaml }
         undo: { name: migrate-undo.yaml, source: migrate-undo.yaml }
         timeout-seconds: 120
+    questions:
+      - { name: greeting, text: How the workload greets, kind: text, default: Good day, max-length: 40 }
 YAML
+    sed -i -e 's#"Hello from #"${greeting} from #' "$out/hello.yaml"
 fi
 if [ "$hello_version" = 1.9.0 ]; then
     sed -i -e 's#path: /healthz#path: /nothing#' "$out/hello.yaml"

@@ -39,6 +39,15 @@ fn runs(site: &FastSite, release: &Release, secret: &str) {
     assert_eq!(answer(site)["secretFingerprint"], secret, "the generated secret survived");
 }
 
+/// What the workload says, by the answer to its pack's question; the first release asks none.
+#[track_caller]
+fn greets(site: &FastSite, greeting: &str, is_stored: bool) {
+    let message = answer(site)["message"].as_str().unwrap().to_owned();
+    assert!(message.starts_with(&format!("{greeting} from ")), "{message}");
+    let stored = site.host.shell("grep -A2 ^answers: /var/lib/cofferdam/config.yaml || true").unwrap();
+    assert_eq!(stored.contains("greeting: "), is_stored, "{stored}");
+}
+
 fn answer(site: &FastSite) -> Value {
     let began = Instant::now();
     loop {
@@ -110,15 +119,22 @@ fn up_back_and_up_again_through_a_power_cut() {
     assert_eq!(refused.status.code(), Some(4));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("installed already"));
 
+    assert_eq!(plan["answers"][0]["name"], "greeting", "{plan}");
+    assert_eq!((&plan["answers"][0]["after"], &plan["answers"][0]["by-default"]), (&"Good day".into(), &true.into()));
+
     told("up", &site, &["upgrade", "apply", bundle]);
     runs(&site, &SECOND, &secret);
+    greets(&site, "Good day", true);
     told("back", &site, &["upgrade", "rollback"]);
     runs(&site, &Release::default(), &secret);
+    greets(&site, "Hello", false);
     let nothing = site.cofferdam(&["upgrade", "rollback"]).unwrap();
     assert_eq!(nothing.status.code(), Some(3));
 
-    // Up again; the power goes when the control plane is being exchanged.
-    let mut apply = site.host.spawn(&["/root/cofferdam", "upgrade", "apply", bundle]).unwrap();
+    // Up again, with an answer of our own; the power goes when the control plane is being exchanged.
+    site.host.shell("echo \"hello: {greeting: 'Hi, \\\"you\\\": # all'}\" > /root/answers.yaml").unwrap();
+    let arguments = ["/root/cofferdam", "upgrade", "apply", bundle, "--answers", "/root/answers.yaml"];
+    let mut apply = site.host.spawn(&arguments).unwrap();
     let changed = ["grep", "-q", "kube-apiserver:v1.20.3", "/etc/kubernetes/manifests/kube-apiserver.yaml"];
     if let Err(error) = site.host.wait_for(&changed, Duration::from_mins(4)) {
         let _ = apply.kill();
@@ -133,6 +149,7 @@ fn up_back_and_up_again_through_a_power_cut() {
         panic!("{error:#}\n{}", site.host.shell("journalctl -u cofferdam-upgrade").unwrap());
     }
     runs(&site, &SECOND, &secret);
+    greets(&site, "Hi, \"you\": # all", true);
 
     let history = json(&site.must(&["upgrade", "history", "--json"]).unwrap());
     let ends: Vec<_> =
