@@ -99,7 +99,7 @@ for unit in ldconfig.service systemd-hwdb-update.service systemd-journal-catalog
 done
 rm -f "$tree/etc/systemd/system/containerd.service" "$tree/etc/systemd/system/multi-user.target.wants/containerd.service"
 ln -sf /usr/lib/systemd/system/multi-user.target "$tree/etc/systemd/system/default.target"
-units=(systemd-networkd.service systemd-timesyncd.service nftables.service cofferdam-shm.service sysctl-reapply-network.service cofferdam-seek.service cofferdam-unattended.service cofferdam-follow.service
+units=(systemd-networkd.service systemd-timesyncd.service nftables.service sysctl-reapply-network.service cofferdam-seek.service cofferdam-unattended.service cofferdam-follow.service
     cofferdam-continue.service cofferdam-dashboard.service cofferdam-health.service cofferdam-verify.timer tmp.mount auditd.service apparmor.service)
 [ ! -e "$tree/usr/lib/systemd/systemd-resolved" ] || units+=(systemd-resolved.service)
 chroot "$tree" systemctl --quiet enable "${units[@]}"

@@ -33,10 +33,11 @@ const fn file(path: &'static str, mode: u32, content: &'static [u8]) -> TreeFile
 #[rustfmt::skip]
 pub(crate) const TREE: &[TreeFile] = &[
     file("etc/apt/apt.conf.d/60-cofferdam", 0o644, include_bytes!("../../recipe/tree/etc/apt/apt.conf.d/60-cofferdam")),
-    file("etc/at.allow", 0o640, include_bytes!("../../recipe/tree/etc/at.allow")),
+    file("etc/at.allow", 0o600, include_bytes!("../../recipe/tree/etc/at.allow")),
     file("etc/audit/rules.d/50-cofferdam.rules", 0o600, include_bytes!("../../recipe/tree/etc/audit/rules.d/50-cofferdam.rules")),
     file("etc/audit/rules.d/99-finalize.rules", 0o600, include_bytes!("../../recipe/tree/etc/audit/rules.d/99-finalize.rules")),
-    file("etc/cron.allow", 0o640, include_bytes!("../../recipe/tree/etc/cron.allow")),
+    file("etc/cron.allow", 0o600, include_bytes!("../../recipe/tree/etc/cron.allow")),
+    file("etc/fstab", 0o644, include_bytes!("../../recipe/tree/etc/fstab")),
     file("etc/issue", 0o644, include_bytes!("../../recipe/tree/etc/issue")),
     file("etc/issue.net", 0o644, include_bytes!("../../recipe/tree/etc/issue.net")),
     file("etc/modprobe.d/cofferdam-hardening.conf", 0o644, include_bytes!("../../recipe/tree/etc/modprobe.d/cofferdam-hardening.conf")),
@@ -79,7 +80,6 @@ pub(crate) const TREE: &[TreeFile] = &[
     file("usr/lib/systemd/system/cofferdam-follow.service", 0o644, include_bytes!("../../recipe/tree/usr/lib/systemd/system/cofferdam-follow.service")),
     file("usr/lib/systemd/system/cofferdam-health.service", 0o644, include_bytes!("../../recipe/tree/usr/lib/systemd/system/cofferdam-health.service")),
     file("usr/lib/systemd/system/cofferdam-seek.service", 0o644, include_bytes!("../../recipe/tree/usr/lib/systemd/system/cofferdam-seek.service")),
-    file("usr/lib/systemd/system/cofferdam-shm.service", 0o644, include_bytes!("../../recipe/tree/usr/lib/systemd/system/cofferdam-shm.service")),
     file("usr/lib/systemd/system/cofferdam-unattended.service", 0o644, include_bytes!("../../recipe/tree/usr/lib/systemd/system/cofferdam-unattended.service")),
     file("usr/lib/systemd/system/cofferdam-verify.service", 0o644, include_bytes!("../../recipe/tree/usr/lib/systemd/system/cofferdam-verify.service")),
     file("usr/lib/systemd/system/cofferdam-verify.timer", 0o644, include_bytes!("../../recipe/tree/usr/lib/systemd/system/cofferdam-verify.timer")),
