@@ -152,7 +152,7 @@ fn slow_a_medium_that_stalls_is_waited_for() {
             systemctl is-active --quiet test-install.service || exit 1
             sleep 1
         done
-        systemctl kill --signal=INT test-install.service
+        systemctl kill --kill-whom=main --signal=INT test-install.service
         while systemctl is-active --quiet test-install.service; do sleep 1; done
         tail -n 3 /root/install.log"
     );
