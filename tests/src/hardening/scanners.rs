@@ -12,7 +12,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use crate::virtual_machine::{DataDisk, VirtualMachine};
 
 /// What a profile or lynis may take without KVM on two busy cores.
-const SCAN_LIMIT: Duration = Duration::from_mins(10);
+const SCAN_LIMIT: Duration = Duration::from_mins(25);
 const SERIAL: &str = "SCANNERS";
 /// Where the machine has the disk. Programs may run there.
 const PLACE: &str = "/run/scanners";
