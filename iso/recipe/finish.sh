@@ -55,6 +55,12 @@ chmod ug-s "$tree/usr/lib/openssh/ssh-keysign" "$tree/usr/bin/ssh-agent"
 } | sed 's|.*|-a always,exit -F path=/& -F perm=x -F auid>=1000 -F auid!=unset -k privileged|' >"$tree/etc/audit/rules.d/60-cofferdam-privileged.rules"
 chmod 0600 "$tree/etc/audit/rules.d/60-cofferdam-privileged.rules"
 
+# Debian's profiles of AppArmor are for programs that are not here, or confine nothing (`unconfined`, `complain`): one stays, and
+# is enforced. Profiles for containers are containerd's.
+find "$tree/etc/apparmor.d" -maxdepth 1 -type f ! -name unix-chkpwd -delete
+find "$tree/etc/apparmor.d/local" -type f -delete
+sed -i 's/ flags=(complain)//' "$tree/etc/apparmor.d/unix-chkpwd"
+
 # What must differ between machines, and what this tree was made with.
 : >"$tree/etc/machine-id"
 rm -rf "$tree"/etc/{hostname,resolv.conf,.pwd.lock} "$tree"/etc/ssh/ssh_host_* "$tree/var/lib/dbus/machine-id" "$tree"/var/lib/systemd/{random-seed,catalog/database} \

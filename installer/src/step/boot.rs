@@ -49,25 +49,33 @@ pub(super) fn run(context: &Context, device: &str, files: &[BootFile], report: &
 }
 
 /// Makes the disk the firmware's first choice, so that a medium which stays in its drive is not started again. A firmware
-/// that keeps no entries looks for a loader on each disk by itself.
+/// that keeps no entries, or has no room for one more, looks for a loader on each disk by itself: that is told, and no error.
 fn prefer(context: &Context, device: &str, report: &mut Report) -> Result<(), StepError> {
-    let list = context.host.run(&Command::new("efibootmgr").limit(context.limit()), &mut |_| {})?;
+    let ask = |arguments: &[&str]| {
+        let command = Command::new("efibootmgr").args(arguments.iter().copied()).limit(context.limit());
+        context.host.run(&command, &mut |_| {})
+    };
+    let list = ask(&[])?;
     if !list.success() {
-        report(Progress::Note {
-            text: "the firmware keeps no boot entries: take the medium out before the restart".to_owned(),
-        });
+        report(Progress::Note { text: format!("the firmware keeps no boot entries: {TAKE_OUT}") });
         return Ok(());
     }
-    // Entries of earlier installations may lead to partitions that are gone.
+    // Entries of earlier installations may lead to partitions that are gone. The order below is what counts: one that stays
+    // does no harm.
     for number in list.text().lines().filter_map(own_entry) {
-        context.must("efibootmgr", ["--quiet", "--bootnum", number, "--delete-bootnum"])?;
+        ask(&["--quiet", "--bootnum", number, "--delete-bootnum"])?;
     }
     let disk = context.must("lsblk", ["--nodeps", "--noheadings", "--output", "PKNAME", device])?.text();
     let disk = format!("/dev/{}", disk.trim());
-    let create = ["--quiet", "--create", "--disk", &disk, "--part", "1", "--label", ENTRY, "--loader", LOADER];
-    context.must("efibootmgr", create)?;
+    let made = ask(&["--quiet", "--create", "--disk", &disk, "--part", "1", "--label", ENTRY, "--loader", LOADER])?;
+    if !made.success() {
+        let reason = made.stderr.trim();
+        report(Progress::Note { text: format!("the firmware takes no boot entry ({reason}): {TAKE_OUT}") });
+    }
     Ok(())
 }
+
+const TAKE_OUT: &str = "take the medium out before the restart";
 
 /// The number in `Boot0003* Cofferdam\tHD(…)`, as efibootmgr lists its entries.
 fn own_entry(line: &str) -> Option<&str> {

@@ -79,7 +79,7 @@ fn arm(host: &dyn Host) -> Result<(), HostError> {
         "# Written by cofferdam; there only while an upgrade is going on.\n[Unit]\n\
          Description=Cofferdam: end an interrupted upgrade\n\
          After=network-online.target cofferdam-registry.service containerd.service kubelet.service\n\
-         RequiresMountsFor={}\nConditionPathExists={CURRENT}\n\n[Service]\nType=exec\nExecStart={} resume\n\n\
+         RequiresMountsFor={}\nConditionPathExists={CURRENT}\n\n[Service]\nType=exec\nExecStart={} resume\nKillMode=mixed\n\n\
          [Install]\nWantedBy=multi-user.target\n",
         layout::DATA,
         layout::PROGRAM,

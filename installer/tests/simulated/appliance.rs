@@ -62,12 +62,23 @@ impl Slots {
     }
 }
 
+/// What a machine's firmware does with boot entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Firmware {
+    #[default]
+    Keeps,
+    /// It has no room for one more.
+    Full,
+    KeepsNone,
+}
+
 /// An appliance, or none.
 #[derive(Debug, Clone, Default)]
 pub struct Appliance {
     pub is_live: bool,
     pub slots: Slots,
-    /// The firmware takes the disk first.
+    pub firmware: Firmware,
+    /// It takes the disk first.
     pub is_preferred: bool,
     /// It was asked to restart.
     pub is_off: bool,
@@ -206,6 +217,9 @@ impl SimulatedHost {
                 self.effect(|state| state.appliance.as_mut().unwrap().is_off = true).map(|()| good())
             }
             ("efibootmgr", []) => self.alive().map(|state| {
+                if state.appliance.as_ref().is_some_and(|own| own.firmware == Firmware::KeepsNone) {
+                    return bad("EFI variables are not supported on this system.");
+                }
                 let own = state.appliance.as_ref().is_some_and(|own| own.is_preferred);
                 said(if own { "BootOrder: 0000\nBoot0000* Cofferdam\tHD(1,GPT)\n" } else { "BootOrder: \n" })
             }),
@@ -213,6 +227,9 @@ impl SimulatedHost {
                 self.effect(|state| state.appliance.as_mut().unwrap().is_preferred = false).map(|()| good())
             }
             ("efibootmgr", ["--quiet", "--create", "--disk", "/dev/sdb", "--part", "1", ..]) => {
+                if self.state.borrow().appliance.as_ref().is_some_and(|own| own.firmware == Firmware::Full) {
+                    return Some(Ok(bad("Could not prepare Boot variable: No space left on device")));
+                }
                 self.effect(|state| state.appliance.as_mut().unwrap().is_preferred = true).map(|()| good())
             }
             ("networkctl", ["reload"]) => self.effect(State::take_network).map(|()| good()),

@@ -9,6 +9,8 @@ pub mod appliance;
 pub mod asking;
 mod cluster;
 mod commands;
+#[allow(dead_code, reason = "for installations")]
+pub mod installation;
 #[allow(dead_code, reason = "for upgrades")]
 pub mod release;
 #[allow(dead_code, reason = "for upgrades")]
