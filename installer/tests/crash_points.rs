@@ -11,7 +11,7 @@ use base64::Engine as _;
 use installer::config::{self, Encryption};
 use installer::engine::event::{Event, Heard};
 use installer::engine::question::Unattended;
-use installer::engine::{Engine, EngineError, Stop};
+use installer::engine::{EngineError, Stop};
 use installer::layout;
 use installer::plan::{self, Plan};
 use simulated::appliance::Firmware;
@@ -94,16 +94,7 @@ fn every_crash_point_of_an_install_that_shows_its_key_ends_in_the_same_state() {
     let site = Site::new(Storage::Shown);
     let host = site.host();
     let mut last = 0;
-    let engine = Engine {
-        host: &host,
-        config: &site.config,
-        plan: &site.plan,
-        index: &site.index,
-        signed_index: (&site.medium.index, b"signature"),
-        answers: &Person::at(&host),
-        stop: &Stop::default(),
-    };
-    engine
+    site.engine(&host, &Person::at(&host), &Stop::default())
         .run(&mut |event| {
             if matches!(event, Event::StepFinished { id, .. } if id == "data.mount") {
                 last = host.state.borrow().effects;
@@ -224,15 +215,7 @@ fn an_appliance_is_made_anew_for_another_passphrase() {
         host.crash_now(Crash::PowerBefore);
         host.come_back();
         let stop = Stop::default();
-        let engine = Engine {
-            host: &host,
-            config: &site.config,
-            plan: &site.plan,
-            index: &site.index,
-            signed_index: (&site.medium.index, b"signature"),
-            answers: &Unattended,
-            stop: &stop,
-        };
+        let engine = site.engine(&host, &Unattended, &stop);
         let listen = &mut |event: &Event| {
             if matches!(event, Event::StepStarted { id, .. } | Event::StepSkipped { id, .. } if id == "bundle.load") {
                 stop.request();
@@ -283,15 +266,7 @@ fn a_run_stops_between_steps_and_goes_on() {
     for (position, step) in site.plan.steps.iter().enumerate() {
         let host = site.host();
         let stop = Stop::default();
-        let engine = Engine {
-            host: &host,
-            config: &site.config,
-            plan: &site.plan,
-            index: &site.index,
-            signed_index: (&site.medium.index, b"signature"),
-            answers: &Unattended,
-            stop: &stop,
-        };
+        let engine = site.engine(&host, &Unattended, &stop);
         // In the middle of the step before this one.
         let before = position.checked_sub(1).map(|before| site.plan.steps[before].id.clone());
         let mut heard = Vec::new();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tests::appliance::{self, ApplianceMedium, Bench, INSTALL_LIMIT, Moments, bare_machine, cofferdam, recovery_key};
 use tests::appliance_upgrade::{self as upgrade, Next};
-use tests::encrypted_site::{FQDN, SERIAL, asked_groups, recovery_groups};
+use tests::encrypted_site::{FQDN, SERIAL, VOLUME, asked_groups, recovery_groups};
 use tests::sample::{self, Release};
 use tests::terminal::key;
 use tests::virtual_machine::{BOOT_LIMIT, DataDisk, Firmware, VirtualMachine, plaintext_search};
@@ -36,8 +36,8 @@ fn a_bare_machine_becomes_an_appliance_that_notices_tampering() {
     keeps_its_secrets(&bench, &medium, &mut machine, &disk);
 }
 
-/// A site's life: the cluster, a new recovery key, the next release with its system; and then as above. Half an hour without
-/// KVM.
+/// A site's life: the cluster, a new recovery key, the next release with its system, another TPM; and then as above. Half an
+/// hour without KVM.
 #[test]
 #[ignore = "slow: a whole cluster and an upgrade in a processor made in software"]
 fn slow_a_site_lives_through_a_new_recovery_key_and_the_next_system() {
@@ -73,6 +73,18 @@ fn slow_a_site_lives_through_a_new_recovery_key_and_the_next_system() {
         assert!(seen.contains(part), "{part} is not in\n{seen}");
     }
     upgrade::tell_outages(&bench, &mut machine, "the site runs the next release").unwrap();
+    machine.power_cut().unwrap();
+
+    // A board with another TPM: the recovery key opens once more, and `disk rebind` makes an end of the prompt.
+    let key = recovery_key(&medium, &disk).unwrap();
+    machine.options_mut().tpm = Some(bench.path.join("another-tpm"));
+    appliance::open_by_recovery_key(&mut machine, &key).unwrap();
+    let rebind = format!("printf %s {key} | cofferdam disk rebind --key-file -");
+    machine.run_ok(&rebind, 5 * MINUTE).unwrap();
+    machine.power_off().unwrap();
+    appliance::start(&mut machine).unwrap();
+    machine.run_ok(&format!("test \"$(findmnt -no SOURCE /var)\" = {VOLUME}"), MINUTE).unwrap();
+    bench.note(&mut machine, "opened by another TPM");
     machine.power_cut().unwrap();
 
     keeps_its_secrets(&bench, &medium, &mut machine, &disk);

@@ -51,7 +51,9 @@ fn slow_a_stick_installs_a_server_with_a_bond_in_a_vlan() {
         test \"$(findmnt -no SOURCE /var)\" = {VOLUME}
         lsblk --noheadings --output NAME,TYPE,PARTLABEL | grep nvme0n1p
         ip -brief address | grep -w '^vlan120@bond0 .*{ADDRESS}/24'
-        grep -w 'Bonding Mode: fault-tolerance (active-backup)' /proc/net/bonding/bond0
+        cat /proc/net/bonding/bond0
+        systemctl --failed --no-legend
+        grep -qw 'Bonding Mode: fault-tolerance (active-backup)' /proc/net/bonding/bond0
         test \"$(grep -c 'Slave Interface' /proc/net/bonding/bond0)\" = 2
         test \"$(systemctl --failed --no-legend | wc -l)\" = 0"
     );

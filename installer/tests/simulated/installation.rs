@@ -176,14 +176,8 @@ impl Site {
         self.run_with(host, answers, &Stop::default(), events)
     }
 
-    pub fn run_with(
-        &self,
-        host: &SimulatedHost,
-        answers: &dyn Answers,
-        stop: &Stop,
-        events: &mut String,
-    ) -> Result<(), EngineError> {
-        let engine = Engine {
+    pub fn engine<'a>(&'a self, host: &'a SimulatedHost, answers: &'a dyn Answers, stop: &'a Stop) -> Engine<'a> {
+        Engine {
             host,
             config: &self.config,
             plan: &self.plan,
@@ -191,8 +185,17 @@ impl Site {
             signed_index: (&self.medium.index, b"signature"),
             answers,
             stop,
-        };
-        engine.run(&mut |event| {
+        }
+    }
+
+    pub fn run_with(
+        &self,
+        host: &SimulatedHost,
+        answers: &dyn Answers,
+        stop: &Stop,
+        events: &mut String,
+    ) -> Result<(), EngineError> {
+        self.engine(host, answers, stop).run(&mut |event| {
             events.push_str(&serde_json::to_string(event).unwrap());
             events.push('\n');
         })
