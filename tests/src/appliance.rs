@@ -240,13 +240,12 @@ pub fn bare_machine(medium: &ApplianceMedium, folder: &Utf8Path) -> Result<(Virt
 /// Starts the machine from its medium, which installs it and starts it again: that ends QEMU. `watch` hears what the
 /// installer says. The medium stays in its drive: from now on the firmware starts the disk.
 pub fn install(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&str)) -> Result<()> {
-    machine.power_on()?;
+    start(machine)?;
     watch_installation(machine, watch)
 }
 
-/// The rest of [`install`], of a machine that is on.
+/// The rest of [`install`], of a machine that is up.
 pub fn watch_installation(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&str)) -> Result<()> {
-    machine.wait_for_agent(BOOT_LIMIT)?;
     let script =
         "journalctl --follow --no-tail --output=cat --unit=cofferdam-seek.service --unit=cofferdam-unattended.service &
         until systemctl is-failed --quiet cofferdam-seek.service cofferdam-unattended.service; do sleep 2; done
@@ -285,19 +284,25 @@ pub fn follow_until(condition: &str) -> String {
     )
 }
 
-/// Switches an installed machine on and waits for its agent. An emulated processor kills a starting kernel now and then; a real
-/// firmware would start the machine again, and a new system has three attempts for it.
+/// Switches a machine on and waits for its agent. An emulated processor kills a starting kernel now and then (it patches its own
+/// code while another processor runs it); a real firmware would start the machine again, and a new system has three attempts
+/// for it.
 pub fn start(machine: &mut VirtualMachine) -> Result<()> {
+    start_within(machine, BOOT_LIMIT)
+}
+
+/// The same with another limit for each attempt.
+pub fn start_within(machine: &mut VirtualMachine, limit: Duration) -> Result<()> {
     for _ in 0..2 {
         machine.power_on()?;
-        match machine.wait_for_agent(BOOT_LIMIT) {
+        match machine.wait_for_agent(limit) {
             Ok(()) => return Ok(()),
             Err(error) if machine.wait_until_off(Duration::from_secs(5)).is_err() => return Err(error),
             Err(error) => pass_on(&format!("the machine starts again: {error:#}\n")),
         }
     }
     machine.power_on()?;
-    machine.wait_for_agent(BOOT_LIMIT)
+    machine.wait_for_agent(limit)
 }
 
 /// What a site is made for, without the cluster: the volume is open, the registry answers by name over TLS, containerd runs.

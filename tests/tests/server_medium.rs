@@ -34,14 +34,12 @@ fn slow_a_stick_installs_a_server_with_a_bond_in_a_vlan() {
     options.data_disks = vec![disk.on(Bus::Nvme)];
     let adapters = ADAPTERS.map(str::to_owned).to_vec();
     options.network = Network::Wired { wire: wire.clone(), end: 0, adapters };
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start_within(&mut machine, BOOT_LIMIT).unwrap();
     bench.note(&mut machine, "started from the stick");
     appliance::watch_installation(&mut machine, &mut |text| eprint!("{text}")).unwrap();
     bench.note(&mut machine, "installed");
 
-    machine.power_on().unwrap();
-    machine.wait_for_agent(BOOT_LIMIT).unwrap();
+    appliance::start_within(&mut machine, BOOT_LIMIT).unwrap();
     bench.note(&mut machine, "started from the disk");
     let serves = appliance::follow_until(appliance::SERVES);
     eprintln!("{}", machine.run_ok(&serves, 20 * MINUTE).unwrap());

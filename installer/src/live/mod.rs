@@ -8,6 +8,8 @@
 pub mod answers;
 pub mod medium;
 pub mod network;
+#[cfg(test)]
+mod tests;
 
 use crate::host::{Host, HostError, HostExt};
 
