@@ -259,7 +259,10 @@ pub fn watch_installation(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&s
     // A machine that starts again takes its agent along.
     let ended = machine.run_streaming(script, b"", INSTALL_LIMIT, &mut hear);
     if let Ok(CommandOutput { code: 1, .. }) = ended {
-        bail!("the installation ended with an error:\n{said}");
+        let more =
+            machine.run("systemctl --failed --no-legend; journalctl -b -p warning -o short-monotonic | tail -n 60");
+        let more = more.map(|output| output.stdout).unwrap_or_default();
+        bail!("the installation ended with an error:\n{said}\n{more}");
     }
     machine.wait_until_off(OFF_LIMIT)
 }

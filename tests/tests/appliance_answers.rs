@@ -1,16 +1,15 @@
 //! Where an unattended appliance takes its answers and its bundle from, when they are not on its medium.
 #![allow(clippy::unwrap_used, clippy::print_stderr, missing_docs)]
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::net::TcpListener;
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{File, Permissions};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 use std::time::Duration;
 
+use camino::{Utf8Path, Utf8PathBuf};
 use tests::appliance::{self, ApplianceMedium, Bench, bare_machine, cofferdam};
 use tests::sample;
-use tests::virtual_machine::{BOOT_LIMIT, VirtualMachine};
+use tests::virtual_machine::{BOOT_LIMIT, Network, VirtualMachine};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
@@ -34,12 +33,11 @@ fn slow_answers_come_by_url_or_on_a_second_medium() {
     let build = ["iso", "build", "--data-only", "--trust", medium.trust.as_str(), "-o", data.as_str()];
     cofferdam(&[build.as_slice(), &what].concat()).unwrap();
     let by_url = answers("site-of-url");
-    let port = serve(by_url.clone());
     let named = |name: &str, digest: &str| {
         let image = bench.path.join(format!("{name}.iso"));
-        let url = format!("cofferdam.config=http://10.0.2.2:{port}/rack7.yaml");
+        let url = "cofferdam.config=http://10.0.2.100/rack7.yaml";
         let digest = format!("cofferdam.config.sha256={digest}");
-        let arguments = ["--kernel-arg", &url, "--kernel-arg", &digest];
+        let arguments = ["--kernel-arg", url, "--kernel-arg", &digest];
         let all = [["iso", "customize", medium.image.as_str(), "-o", image.as_str()].as_slice(), &arguments].concat();
         cofferdam(&all).unwrap();
         image
@@ -49,6 +47,7 @@ fn slow_answers_come_by_url_or_on_a_second_medium() {
     let sum = Command::new("sha256sum").arg(&served).output().unwrap();
     let right = String::from_utf8(sum.stdout).unwrap().split(' ').next().unwrap().to_owned();
     let (mut machine, disk) = bare_machine(&medium, &bench.path).unwrap();
+    machine.options_mut().network = Network::Served(server(&bench, &served));
 
     machine.options_mut().media = vec![named("wrong", &"0".repeat(64)), data.clone()];
     machine.power_on().unwrap();
@@ -87,17 +86,15 @@ fn installs(machine: &mut VirtualMachine, site: &str) {
     machine.power_cut().unwrap();
 }
 
-/// Gives this to whoever asks, by HTTP, as long as the test runs; the port.
-fn serve(body: String) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let _ = stream.read(&mut [0; 4096]);
-            let _ =
-                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
-        }
-    });
-    port
+/// A program that gives this file to whoever asks by HTTP.
+fn server(bench: &Bench, body: &Utf8Path) -> Utf8PathBuf {
+    let program = bench.path.join("server");
+    let length = body.metadata().unwrap().len();
+    let script = format!(
+        "#!/bin/sh\nread -r request\nprintf 'HTTP/1.1 200 OK\\r\\nContent-Length: {length}\\r\\nConnection: close\\r\\n\\r\\n'\n\
+         cat {body}\n"
+    );
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    program
 }

@@ -15,9 +15,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Sets the network up in the live system and waits until the fixed addresses are there, for a minute at most.
 pub fn set_up(host: &dyn Host, network: &Network) -> Result<(), LiveError> {
     units::set_up(host, units::LIVE, &units::of(network))?;
+    let addresses: Vec<_> = network.addresses.iter().map(|address| address.address).collect();
     let mut last = String::new();
     for _ in 0..ATTEMPTS {
-        match units::missing(host, &network.addresses) {
+        match units::missing(host, &addresses) {
             Ok(missing) if missing.is_empty() => return Ok(()),
             Ok(missing) => {
                 let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");

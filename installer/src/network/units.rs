@@ -3,13 +3,13 @@
 //!
 //! Invariant: [`of`] is pure. Names of all files begin with [`PREFIX`]; only such files are ever removed.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use camino::Utf8Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::HostAddress;
 use crate::config::{Bond, Network, is_mac_address};
 use crate::host::{Command, Host, HostError, HostExt};
 
@@ -184,11 +184,10 @@ fn device_of(text: &str) -> Option<&str> {
 }
 
 /// Which of the addresses no adapter has, or why that cannot be said.
-pub fn missing(host: &dyn Host, addresses: &[HostAddress]) -> Result<Vec<HostAddress>, String> {
+pub fn missing(host: &dyn Host, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, String> {
     let adapters = crate::facts::network::adapters(host)?;
-    let is_there = |wanted: &HostAddress| {
-        adapters.iter().any(|adapter| adapter.addresses.iter().any(|own| own.address == wanted.address))
-    };
+    let is_there =
+        |wanted: &IpAddr| adapters.iter().any(|adapter| adapter.addresses.iter().any(|own| own.address == *wanted));
     Ok(addresses.iter().filter(|address| !is_there(address)).copied().collect())
 }
 

@@ -102,10 +102,10 @@ pub enum Action {
     },
     /// Sets up an appliance's network, now and at each boot.
     ConfigureNetwork {
-        /// Files of systemd-networkd.
+        /// Files of systemd-networkd; none where every wired adapter asks by DHCP.
         units: Vec<crate::network::units::Unit>,
-        /// Fixed addresses that must come of it.
-        addresses: Vec<crate::network::HostAddress>,
+        /// Addresses that must be there then: the fixed ones, and the node's.
+        addresses: Vec<IpAddr>,
     },
     /// Mounts the data volume now and at each boot.
     MountData {

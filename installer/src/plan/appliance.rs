@@ -188,11 +188,17 @@ pub(super) fn finish(config: &InstallConfig, machine: &Machine, steps: &mut Step
         Action::InstallBoot { device: layout::partition(&disk.path, 1), files: system.boot.clone() },
     );
     steps.add("system.restart", "Restart from the disk", 30, 600, Action::Restart);
-    if let Some(network) = &config.network {
-        let units = crate::network::units::of(network);
-        let action = Action::ConfigureNetwork { units, addresses: network.addresses.clone() };
-        steps.add("system.network", "Set up the network", 5, 120, action);
+    let (title, units, mut addresses) = match &config.network {
+        Some(network) => {
+            let addresses: Vec<_> = network.addresses.iter().map(|address| address.address).collect();
+            ("Set up the network", crate::network::units::of(network), addresses)
+        }
+        None => ("Wait for the network", Vec::new(), Vec::new()),
+    };
+    if !addresses.contains(&config.node.address) {
+        addresses.push(config.node.address);
     }
+    steps.add("system.network", title, 5, 300, Action::ConfigureNetwork { units, addresses });
     let names = vec![config.site.fqdn.clone(), config.node.name.clone()];
     steps.add(
         "system.name",

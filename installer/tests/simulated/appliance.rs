@@ -265,7 +265,12 @@ impl State {
         let texts = files.filter_map(|(_, node)| String::from_utf8(node.content.clone()?).ok());
         let lines: Vec<String> = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
         let addresses = lines.iter().filter_map(|line| line.strip_prefix("Address=")?.split('/').next());
-        self.appliance.as_mut().expect("an appliance").addresses = addresses.map(str::to_owned).collect();
+        let mut addresses: Vec<_> = addresses.map(str::to_owned).collect();
+        if addresses.is_empty() {
+            // Of the DHCP server.
+            addresses.push("192.0.2.11".to_owned());
+        }
+        self.appliance.as_mut().expect("an appliance").addresses = addresses;
     }
 
     /// What systemd-boot does: of the images that have attempts left it takes the one with the highest version, counts, and

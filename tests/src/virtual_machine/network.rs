@@ -11,6 +11,8 @@ pub enum Network {
     /// One adapter in QEMU's user network, which gives an address and leads nowhere.
     #[default]
     Nowhere,
+    /// The same, with one server: each connection to 10.0.2.100, port 80, is the standard input and output of this program.
+    Served(Utf8PathBuf),
     /// An adapter for each of these MAC addresses, all on one segment at this end of a wire.
     Wired {
         /// The wire.
@@ -27,6 +29,10 @@ impl Network {
         match self {
             Self::Nowhere => vec![
                 "-netdev user,id=network,restrict=on".to_owned(),
+                "-device virtio-net-pci,netdev=network,romfile=".to_owned(),
+            ],
+            Self::Served(program) => vec![
+                format!("-netdev user,id=network,restrict=on,guestfwd=tcp:10.0.2.100:80-cmd:{program}"),
                 "-device virtio-net-pci,netdev=network,romfile=".to_owned(),
             ],
             Self::Wired { wire, end, adapters } => {
