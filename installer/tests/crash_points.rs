@@ -229,6 +229,25 @@ fn an_appliance_is_made_anew_for_another_passphrase() {
     }
 }
 
+/// A TPM that does not open what was just bound to it holds up the installation; the next start goes on.
+#[test]
+fn a_start_that_was_measured_otherwise_is_told() {
+    for storage in [Storage::Escrowed, Storage::Appliance] {
+        let site = Site::new(storage);
+        let host = site.host();
+        host.state.borrow_mut().is_measured_otherwise = true;
+        let error = site.run(&host, &mut String::new()).unwrap_err();
+        assert!(error.to_string().contains("the TPM does not open the volume that was just bound to it"), "{error}");
+        assert!(error.hint().contains("start the machine again"), "{}", error.hint());
+        assert!(!host.state.borrow().filesystem, "the volume was made use of");
+        host.state.borrow_mut().is_measured_otherwise = false;
+        host.crash_now(Crash::PowerBefore);
+        host.come_back();
+        site.run_all(&host, &mut String::new()).unwrap();
+        check_structure(&site, &host);
+    }
+}
+
 /// Whatever the firmware thinks of boot entries, the appliance is installed; what the operator has to do is told.
 #[test]
 fn a_firmware_that_takes_no_boot_entry_is_told() {

@@ -135,7 +135,7 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
 
     if *tpm2 {
         say("proof: opening with the TPM");
-        context.must(SYSTEMD_CRYPTSETUP, ["attach", layout::VOLUME, &disk.path, "-", "tpm2-device=auto,headless=1"])?;
+        prove_tpm(context, &disk.path)?;
         close(context)?;
     }
     if let Some((slot, passphrase)) = &slot {
@@ -166,6 +166,22 @@ pub(super) fn run(context: &Context, report: &mut Report) -> Result<(), StepErro
     context.host.must(&import)?;
     // Only now: until the token is there another attempt needs it.
     passphrase::forget(context)
+}
+
+/// Opens the volume by what the TPM has just sealed.
+fn prove_tpm(context: &Context, device: &str) -> Result<(), StepError> {
+    let attach = ["attach", layout::VOLUME, device, "-", "tpm2-device=auto,headless=1"];
+    let opened =
+        context.host.run(&Command::new(SYSTEMD_CRYPTSETUP).args(attach).limit(context.limit()), &mut |_| {})?;
+    if opened.success() {
+        return Ok(());
+    }
+    Err(StepError::State {
+        what: format!("the TPM does not open the volume that was just bound to it: {}", opened.stderr.trim()),
+        hint: "a part of this start may not have been measured (PCR 11): start the machine again, and go on; if that does \
+               not help, update the TPM's firmware, or install with `tpm2: off`"
+            .to_owned(),
+    })
 }
 
 fn format(context: &Context, disk: &Disk, cost: KeyDerivation, secret: &[u8]) -> Result<(), StepError> {

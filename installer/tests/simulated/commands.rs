@@ -58,6 +58,9 @@ impl SimulatedHost {
             "/lib/systemd/systemd-cryptsetup" => {
                 assert_eq!(arguments[..3], ["attach", layout::VOLUME, self.volume_device()]);
                 let opens = self.alive()?.luks.as_ref().is_some_and(Luks::opens_by_tpm);
+                if self.alive()?.is_measured_otherwise {
+                    return Ok(bad("Failed to unseal secret using TPM2: No such device or address"));
+                }
                 if !opens || self.alive()?.open {
                     return Ok(bad("cannot attach"));
                 }

@@ -81,6 +81,8 @@ pub struct Medium {
 #[derive(Default, Clone)]
 #[allow(clippy::struct_excessive_bools, reason = "each is a state of its own of the model")]
 pub struct State {
+    /// PCR 11 is not what the system's image was signed for.
+    pub is_measured_otherwise: bool,
     pub nodes: BTreeMap<String, Node>,
     pub clock: i64,
     pub effects: usize,
