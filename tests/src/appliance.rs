@@ -320,9 +320,10 @@ pub fn serves(machine: &mut VirtualMachine) -> Result<String> {
         ! touch /usr/a 2>/dev/null
         test \"$(hostname)\" = node-a
         ip -brief address | grep -w 10.0.2.20/24
+        systemctl --failed --no-legend
         test \"$(systemctl --failed --no-legend | wc -l)\" = 0
         test \"$(cofferdam status | grep -c 'slot [0-9]*: ')\" = 2
-        grep -q 'Monitor, read only' /dev/vcs1
+        grep -qE 'Monitor, read only|Dashboard' /dev/vcs1
         test -z \"$(ss --listening --numeric --no-header 'sport = :5355 or sport = :5353')\"
         getent hosts {FQDN}
         journalctl -b -o cat -u systemd-veritysetup@root.service | tail -n 2

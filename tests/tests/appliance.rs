@@ -36,8 +36,8 @@ fn a_bare_machine_becomes_an_appliance_that_notices_tampering() {
     keeps_its_secrets(&bench, &medium, &mut machine, &disk);
 }
 
-/// A site's life: the cluster, a new recovery key, the next release with its system, another TPM; and then as above. Half an
-/// hour without KVM.
+/// A site's life: the cluster, its medium started once more, a new recovery key, the next release with its system, another TPM;
+/// and then as above. Half an hour without KVM.
 #[test]
 #[ignore = "slow: a whole cluster and an upgrade in a processor made in software"]
 fn slow_a_site_lives_through_a_new_recovery_key_and_the_next_system() {
@@ -58,6 +58,7 @@ fn slow_a_site_lives_through_a_new_recovery_key_and_the_next_system() {
     assert_eq!(status["encryption"], "luks2", "{status}");
     assert_eq!(status["nodes"][0]["ready"], true, "{status}");
     bench.note(&mut machine, "the installation is finished");
+    leaves_a_finished_site_alone(&bench, &mut machine);
 
     upgrade::bring(&mut machine, 1, &[next]).unwrap();
     machine.run_ok("cofferdam disk rotate-recovery", 5 * MINUTE).unwrap();
@@ -316,14 +317,19 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
     let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
     eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
     eprintln!("{}", appliance::serves(&mut machine).unwrap());
-    let ask = format!(
-        "curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
-    );
-    let answer = machine.run_ok(&ask, 10 * MINUTE).unwrap();
-    assert!(answer.contains("hello"), "{answer}");
+    workload_answers(&mut machine);
     eprintln!("{}", machine.run_ok("cofferdam registry fsck; cofferdam status", 2 * MINUTE).unwrap());
 
-    // Somebody starts the medium of the installation once more: it does not erase a finished site.
+    machine.power_off().unwrap();
+    assert!(recovery_key(&medium, &disk).unwrap().len() > 60, "the escrow holds no recovery key");
+    bench.note(
+        &mut machine,
+        &format!("{live} power cuts in the live system, {installed} after it: a site like any other"),
+    );
+}
+
+/// Somebody starts the medium of the installation once more: it does not erase a finished site.
+fn leaves_a_finished_site_alone(bench: &Bench, machine: &mut VirtualMachine) {
     let medium_once = "set -e
         number=$(efibootmgr | sed -n 's/^Boot\\([0-9A-F]*\\).*CD-ROM.*/\\1/p' | head -n 1)
         efibootmgr --quiet --bootnext \"$number\"";
@@ -331,17 +337,19 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
     machine.power_off().unwrap();
     machine.power_on().unwrap();
     machine.wait_for_console("holds the site site-a, which was finished", 2 * BOOT_LIMIT).unwrap();
-    bench.note(&mut machine, "the medium leaves the site alone");
+    bench.note(machine, "the medium leaves the site alone");
     machine.power_off().unwrap();
-    appliance::start(&mut machine).unwrap();
+    appliance::start(machine).unwrap();
+    workload_answers(machine);
+    bench.note(machine, "the site answers as before");
+}
+
+fn workload_answers(machine: &mut VirtualMachine) {
+    let ask = format!(
+        "curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
+    );
     let answer = machine.run_ok(&ask, 10 * MINUTE).unwrap();
     assert!(answer.contains("hello"), "{answer}");
-    machine.power_off().unwrap();
-    assert!(recovery_key(&medium, &disk).unwrap().len() > 60, "the escrow holds no recovery key");
-    bench.note(
-        &mut machine,
-        &format!("{live} power cuts in the live system, {installed} after it: a site like any other"),
-    );
 }
 
 fn erase(disk: &DataDisk) {
