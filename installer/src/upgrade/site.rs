@@ -253,6 +253,8 @@ pub(super) fn etcdctl<'a>(node: &str, arguments: &[&'a str]) -> Vec<std::borrow:
     let mut all: Vec<std::borrow::Cow<'a, str>> = ["exec", "-n", "kube-system"].map(Into::into).to_vec();
     all.push(format!("etcd-{node}").into());
     all.extend(["--", "etcdctl", "--endpoints=https://127.0.0.1:2379"].map(Into::into));
+    // Its own limits (2 s and 5 s) are too short for a control plane that has just started on a busy disk.
+    all.extend(["--dial-timeout=10s", "--command-timeout=30s"].map(Into::into));
     all.push(format!("--cacert={pki}/ca.crt").into());
     all.push(format!("--cert={pki}/healthcheck-client.crt").into());
     all.push(format!("--key={pki}/healthcheck-client.key").into());
@@ -265,8 +267,17 @@ fn members(host: &dyn Host, node: &str) -> Result<Vec<Member>, String> {
     let command = Command::new("kubectl")
         .arg(format!("--kubeconfig={}", layout::ADMIN_KUBECONFIG))
         .args(arguments.iter().map(AsRef::as_ref));
-    let output = host.must(&command).map_err(|error| error.to_string())?;
+    let output = host.run(&command, &mut |_| {}).map_err(|error| error.to_string())?;
+    if !output.success() {
+        return Err(etcdctl_error(&output.stderr));
+    }
     parse_members(&output.text())
+}
+
+/// What etcdctl says at its end: its log and kubectl's line stand around it.
+pub(super) fn etcdctl_error(stderr: &str) -> String {
+    let own = stderr.lines().rev().find_map(|line| line.strip_prefix("Error: "));
+    own.map_or_else(|| crate::step::last_line(stderr), |own| format!("etcdctl: {own}"))
 }
 
 /// What `etcdctl endpoint status --cluster -w json` prints.
@@ -366,7 +377,17 @@ fn filesystems(host: &dyn Host) -> Result<Vec<Filesystem>, String> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{parse_deprecated, parse_members};
+    use super::{etcdctl_error, parse_deprecated, parse_members};
+
+    #[test]
+    fn what_etcdctl_says() {
+        let printed = "{\"level\":\"warn\",\"msg\":\"retrying of unary invoker failed\"}\n\
+            Error: failed to fetch endpoints from etcd cluster member list: context deadline exceeded\n\
+            command terminated with exit code 1\n";
+        let said = "etcdctl: failed to fetch endpoints from etcd cluster member list: context deadline exceeded";
+        assert_eq!(etcdctl_error(printed), said);
+        assert_eq!(etcdctl_error("error: unable to upgrade connection\n"), "error: unable to upgrade connection");
+    }
 
     #[test]
     fn deprecated_apis_in_use() {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::step::{Context, Report, StepError, api_answers, condition, registry_answers};
 use crate::upgrade::GateKind;
-use crate::upgrade::site::{Member, etcdctl, parse_members};
+use crate::upgrade::site::{Member, etcdctl, etcdctl_error, parse_members};
 
 /// Members whose logs are this far apart are not in sync.
 const LAG: u64 = 100;
@@ -44,7 +44,7 @@ fn etcd(context: &Context) -> Asked {
     let command = context.kubectl(arguments.iter().map(AsRef::as_ref));
     let output = context.host.run(&command, &mut |_| {})?;
     if !output.success() {
-        return Ok(Err(crate::step::last_line(&output.stderr)));
+        return Ok(Err(etcdctl_error(&output.stderr)));
     }
     Ok(parse_members(&output.text()).and_then(|members| judge_members(&members, LAG)))
 }
