@@ -253,8 +253,6 @@ pub(super) fn etcdctl<'a>(node: &str, arguments: &[&'a str]) -> Vec<std::borrow:
     let mut all: Vec<std::borrow::Cow<'a, str>> = ["exec", "-n", "kube-system"].map(Into::into).to_vec();
     all.push(format!("etcd-{node}").into());
     all.extend(["--", "etcdctl", "--endpoints=https://127.0.0.1:2379"].map(Into::into));
-    // Its own limits (2 s and 5 s) are too short for a control plane that has just started on a busy disk.
-    all.extend(["--dial-timeout=10s", "--command-timeout=30s"].map(Into::into));
     all.push(format!("--cacert={pki}/ca.crt").into());
     all.push(format!("--cert={pki}/healthcheck-client.crt").into());
     all.push(format!("--key={pki}/healthcheck-client.key").into());
@@ -262,8 +260,13 @@ pub(super) fn etcdctl<'a>(node: &str, arguments: &[&'a str]) -> Vec<std::borrow:
     all
 }
 
+/// Asks for what [`parse_members`] reads. etcdctl's own limits (2 s and 5 s) are too short for a control plane that has just
+/// started on a busy disk. They stand here alone: with one, saving a snapshot of any size would have to end in time too.
+pub(super) const MEMBERS: [&str; 7] =
+    ["--dial-timeout=10s", "--command-timeout=30s", "endpoint", "status", "--cluster", "-w", "json"];
+
 fn members(host: &dyn Host, node: &str) -> Result<Vec<Member>, String> {
-    let arguments = etcdctl(node, &["endpoint", "status", "--cluster", "-w", "json"]);
+    let arguments = etcdctl(node, &MEMBERS);
     let command = Command::new("kubectl")
         .arg(format!("--kubeconfig={}", layout::ADMIN_KUBECONFIG))
         .args(arguments.iter().map(AsRef::as_ref));

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::step::{Context, Report, StepError, api_answers, condition, registry_answers};
 use crate::upgrade::GateKind;
-use crate::upgrade::site::{Member, etcdctl, etcdctl_error, parse_members};
+use crate::upgrade::site::{MEMBERS, Member, etcdctl, etcdctl_error, parse_members};
 
 /// Members whose logs are this far apart are not in sync.
 const LAG: u64 = 100;
@@ -40,7 +40,7 @@ fn ask(context: &Context, arguments: &[&str]) -> Result<Result<Value, String>, S
 }
 
 fn etcd(context: &Context) -> Asked {
-    let arguments = etcdctl(&context.config.node.name, &["endpoint", "status", "--cluster", "-w", "json"]);
+    let arguments = etcdctl(&context.config.node.name, &MEMBERS);
     let command = context.kubectl(arguments.iter().map(AsRef::as_ref));
     let output = context.host.run(&command, &mut |_| {})?;
     if !output.success() {
