@@ -26,7 +26,9 @@ for round in 1 2; do
     mkdir -p "$cache/partial"
     sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
     [ "$round" = 2 ] || $sudo apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq -o Dir::Cache::archives="$cache" install --yes --no-install-recommends "${missing[@]}" >&2
+    # A thousand lines that matter only when it fails.
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get -qq -o Dir::Cache::archives="$cache" install --yes --no-install-recommends \
+        "${missing[@]}" >"$cache/log" 2>&1 || { cat "$cache/log" >&2; exit 1; }
     find_missing
 done
 [ ${#missing[@]} -eq 0 ] || { echo "setup: ${missing[*]} cannot be installed together with the rest" >&2; exit 1; }
