@@ -105,6 +105,9 @@ for unit in ldconfig.service systemd-hwdb-update.service systemd-journal-catalog
 done
 rm -f "$tree/etc/systemd/system/containerd.service" "$tree/etc/systemd/system/multi-user.target.wants/containerd.service"
 ln -sf /usr/lib/systemd/system/multi-user.target "$tree/etc/systemd/system/default.target"
+# It would open sshd on a UNIX socket, and to a hypervisor (AF_VSOCK), past the firewall and in the live system, too.
+mkdir -p "$tree/etc/systemd/system-generators"
+ln -s /dev/null "$tree/etc/systemd/system-generators/systemd-ssh-generator"
 units=(systemd-networkd.service systemd-timesyncd.service nftables.service sysctl-reapply-network.service cofferdam-seek.service cofferdam-unattended.service cofferdam-follow.service
     cofferdam-continue.service cofferdam-dashboard.service cofferdam-health.service cofferdam-verify.timer tmp.mount auditd.service apparmor.service)
 [ ! -e "$tree/usr/lib/systemd/systemd-resolved" ] || units+=(systemd-resolved.service)

@@ -325,6 +325,8 @@ pub fn serves(machine: &mut VirtualMachine) -> Result<String> {
         test \"$(cofferdam status | grep -c 'slot [0-9]*: ')\" = 2
         grep -qE 'Monitor, read only|Dashboard' /dev/vcs1
         test -z \"$(ss --listening --numeric --no-header 'sport = :5355 or sport = :5353')\"
+        test -z \"$(systemctl list-units --no-legend 'sshd-*.socket')\"
+        test -z \"$(ls /run/credentials/@system 2>/dev/null)\"
         getent hosts {FQDN}
         journalctl -b -o cat -u systemd-veritysetup@root.service | tail -n 2
         findmnt -no SOURCE /etc"
@@ -347,6 +349,16 @@ pub fn open_by_recovery_key(machine: &mut VirtualMachine, key: &str) -> Result<(
     machine.console()?.send_line(key)?;
     machine.wait_for_agent(BOOT_LIMIT)?;
     machine.run_ok(&format!("test \"$(findmnt -no SOURCE /var)\" = {VOLUME}"), Duration::from_mins(1)).map(drop)
+}
+
+/// The workload answers by the site's name, over TLS with its own authority.
+pub fn workload_answers(machine: &mut VirtualMachine) -> Result<()> {
+    let ask = format!(
+        "curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
+    );
+    let answer = machine.run_ok(&ask, Duration::from_mins(10))?;
+    ensure!(answer.contains("hello"), "{answer}");
+    Ok(())
 }
 
 /// The recovery key, as the person who holds the escrow identity gets it from the disk's boot partition: with mtools, `age`

@@ -4,13 +4,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use camino::Utf8PathBuf;
 
-use crate::appliance::{ApplianceMedium, Bench, next_release};
+use crate::appliance::{self, ApplianceMedium, Bench, bare_machine, next_release};
 use crate::encrypted_site::FQDN;
 use crate::outage;
-use crate::sample::{Release, Sample};
-use crate::virtual_machine::{CommandOutput, VirtualMachine};
+use crate::sample::{self, Release};
+use crate::virtual_machine::{CommandOutput, DataDisk, VirtualMachine};
 
 const MINUTE: Duration = Duration::from_mins(1);
 /// Where the bundles lie on the encrypted volume.
@@ -19,18 +18,46 @@ const BUNDLES: &str = "/var/bundles";
 /// A release with a system of its own: the arguments are those of the medium that it is taken from.
 pub type Next = (Release, &'static [&'static str]);
 
-/// Makes a data medium of each release, with a delta on the sample.
-pub fn media(bench: &Bench, sample: &Sample, next: &[Next]) -> Result<Vec<Utf8PathBuf>> {
-    let one = |(release, arguments): &Next| {
-        let medium = ApplianceMedium::build_next(sample, &bench.path, release.bundle, arguments)?;
-        next_release(sample, &bench.path, release, &medium)
-    };
-    next.iter().map(one).collect()
+/// A machine that becomes a site, and later releases for it.
+#[derive(Debug)]
+pub struct Site {
+    /// The medium of the first release, of version 1.0.0, in the first drive.
+    pub medium: ApplianceMedium,
+    /// Switched off; the data media of the later releases are in the drives behind the first.
+    pub machine: VirtualMachine,
+    /// Empty.
+    pub disk: DataDisk,
 }
 
-/// Copies the bundles of the media, which are in this order in the drives from `first` on, onto the encrypted volume.
-pub fn bring(machine: &mut VirtualMachine, first: usize, next: &[Next]) -> Result<()> {
-    for (number, (release, _)) in (first..).zip(next) {
+impl Site {
+    /// Makes the media, those of later releases with a delta on the first, and a bare machine.
+    pub fn prepare(bench: &Bench, next: &[Next]) -> Result<Self> {
+        let sample = sample::make(bench.path.join("sample").as_std_path())?;
+        let medium = ApplianceMedium::build(&sample, &bench.path, &["--image-version", "1.0.0"])?;
+        let (mut machine, disk) = bare_machine(&medium, &bench.path)?;
+        for (release, arguments) in next {
+            let system = ApplianceMedium::build_next(&sample, &bench.path, release.bundle, arguments)?;
+            machine.options_mut().media.push(next_release(&sample, &bench.path, release, &system)?);
+        }
+        bench.say("systems and bundles are made");
+        Ok(Self { medium, machine, disk })
+    }
+
+    /// The same, and installs it: the cluster is finished, the bundles lie on the encrypted volume.
+    pub fn install(bench: &Bench, next: &[Next]) -> Result<Self> {
+        let mut site = Self::prepare(bench, next)?;
+        bench.install(&mut site.machine)?;
+        appliance::start(&mut site.machine)?;
+        tell(&appliance::finished(&mut site.machine)?);
+        bench.note(&mut site.machine, "the installation is finished");
+        bring(&mut site.machine, next)?;
+        Ok(site)
+    }
+}
+
+/// Copies the bundles of the data media onto the encrypted volume.
+pub fn bring(machine: &mut VirtualMachine, next: &[Next]) -> Result<()> {
+    for (number, (release, _)) in (1..).zip(next) {
         let (version, to) = (release.bundle, bundle(release));
         let copy = format!(
             "set -e
@@ -52,9 +79,34 @@ pub fn bundle(release: &Release) -> String {
     format!("{BUNDLES}/{}.tar.zst", release.bundle)
 }
 
-/// Applies the release until the machine restarts into its system, which ends QEMU; `watch` hears what it says.
-pub fn apply(machine: &mut VirtualMachine, release: &Release, watch: &mut dyn FnMut(&str)) -> Result<()> {
-    let mut hear = |_, bytes: &[u8]| watch(&String::from_utf8_lossy(bytes));
+/// The whole upgrade to a release that brings the system 1.1.0 with the argument `cofferdam.second`.
+pub fn into_next(bench: &Bench, machine: &mut VirtualMachine, release: &Release) -> Result<()> {
+    let plan = machine.run_ok(&format!("cofferdam upgrade plan {}", bundle(release)), 5 * MINUTE)?;
+    tell(&plan);
+    ensure!(plan.contains("1.0.0 -> 1.1.0") && plan.contains("the machine restarts"), "{plan}");
+    probe(machine)?;
+    apply(machine, release)?;
+    bench.note(machine, "it restarts into the next system");
+    appliance::start(machine)?;
+    probe(machine)?;
+    bench.note(machine, "the next system is up, opened by the TPM");
+    tell(&until_over(machine)?);
+    let seen = look(machine)?;
+    tell(&seen);
+    for part in ["hello", "cofferdam.second", "IMAGE_VERSION=1.1.0", "cofferdam-sample 1.1.0"] {
+        ensure!(seen.contains(part), "{part} is not in\n{seen}");
+    }
+    tell_outages(bench, machine, "the site runs the next release")
+}
+
+#[allow(clippy::print_stderr, reason = "stories of many minutes are watched")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Applies the release until the machine restarts into its system, which ends QEMU; what it says is told.
+pub fn apply(machine: &mut VirtualMachine, release: &Release) -> Result<()> {
+    let mut hear = |_, bytes: &[u8]| tell(String::from_utf8_lossy(bytes).trim_end());
     let script = format!("cofferdam upgrade apply {}", bundle(release));
     // A machine that starts again takes its agent along.
     if let Ok(CommandOutput { code, .. }) = machine.run_streaming(&script, b"", 20 * MINUTE, &mut hear) {

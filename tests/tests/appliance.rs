@@ -7,23 +7,26 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use tests::appliance::{self, ApplianceMedium, Bench, INSTALL_LIMIT, Moments, bare_machine, cofferdam, recovery_key};
-use tests::appliance_upgrade::{self as upgrade, Next};
-use tests::encrypted_site::{FQDN, SERIAL, VOLUME, asked_groups, recovery_groups};
+use tests::appliance_upgrade::{self as upgrade, Next, Site};
+use tests::encrypted_site::{FQDN, SERIAL, asked_groups, recovery_groups};
 use tests::sample::{self, Release};
 use tests::terminal::key;
 use tests::virtual_machine::{BOOT_LIMIT, DataDisk, Firmware, VirtualMachine, plaintext_search};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// One install from the medium, which stays in its drive; a start from the disk; nothing readable on it; a start without the
-/// TPM; one byte of each root flipped. Five minutes without KVM.
+/// Install from the medium, which stays in its drive; a start from the disk, and the cluster; a new recovery key; the next
+/// release with its system in the other slot, by a delta; nothing readable on the disk; a start without the TPM; one byte of
+/// each root flipped. A quarter of an hour without KVM.
 #[test]
-fn a_bare_machine_becomes_an_appliance_that_notices_tampering() {
+fn a_bare_machine_becomes_a_site_that_gets_its_next_system_and_notices_tampering() {
     let bench = Bench::new().unwrap();
-    let medium = bench.medium(&[]).unwrap();
-    let report = cofferdam(&["iso", "inspect", medium.image.as_str(), "--trust", medium.trust.as_str()]).unwrap();
+    let next: Next = (Release { bundle: "1.1.0", ..Release::default() }, &["--kernel-arg", "cofferdam.second"]);
+    let site = Site::prepare(&bench, &[next]).unwrap();
+    let (image, trust) = (site.medium.image.as_str(), site.medium.trust.as_str());
+    let report = cofferdam(&["iso", "inspect", image, "--trust", trust]).unwrap();
     assert!(report.contains("which is trusted") && report.contains("install.yaml"), "{report}");
-    let (mut machine, disk) = bare_machine(&medium, &bench.path).unwrap();
+    let Site { medium, mut machine, disk } = site;
     bench.install(&mut machine).unwrap();
 
     // The TPM opens the volume, the installation goes on from its journal.
@@ -32,62 +35,18 @@ fn a_bare_machine_becomes_an_appliance_that_notices_tampering() {
     bench.note(&mut machine, "started from the disk, opened by the TPM");
     eprintln!("{}", appliance::serves(&mut machine).unwrap());
     bench.note(&mut machine, "registry and containerd serve");
-    machine.power_cut().unwrap();
-    keeps_its_secrets(&bench, &medium, &mut machine, &disk);
-}
-
-/// A site's life: the cluster, its medium started once more, a new recovery key, the next release with its system, another TPM;
-/// and then as above. Half an hour without KVM.
-#[test]
-#[ignore = "slow: a whole cluster and an upgrade in a processor made in software"]
-fn slow_a_site_lives_through_a_new_recovery_key_and_the_next_system() {
-    let bench = Bench::new().unwrap();
-    let sample = sample::make(bench.path.join("sample").as_std_path()).unwrap();
-    let medium = ApplianceMedium::build(&sample, &bench.path, &["--image-version", "1.0.0"]).unwrap();
-    let next: Next = (Release { bundle: "1.1.0", ..Release::default() }, &["--kernel-arg", "cofferdam.second"]);
-    let more = upgrade::media(&bench, &sample, &[next]).unwrap();
-    bench.say("the media are built");
-    let (mut machine, disk) = bare_machine(&medium, &bench.path).unwrap();
-    machine.options_mut().media.extend(more);
-    bench.install(&mut machine).unwrap();
-
-    appliance::start(&mut machine).unwrap();
     eprintln!("{}", appliance::finished(&mut machine).unwrap());
     let status = machine.run_ok("cofferdam status --json", 2 * MINUTE).unwrap();
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     assert_eq!(status["encryption"], "luks2", "{status}");
     assert_eq!(status["nodes"][0]["ready"], true, "{status}");
     bench.note(&mut machine, "the installation is finished");
-    leaves_a_finished_site_alone(&bench, &mut machine);
 
-    upgrade::bring(&mut machine, 1, &[next]).unwrap();
     machine.run_ok("cofferdam disk rotate-recovery", 5 * MINUTE).unwrap();
-    upgrade::probe(&mut machine).unwrap();
-    upgrade::apply(&mut machine, &next.0, &mut |text| eprint!("{text}")).unwrap();
-    bench.note(&mut machine, "it restarts into the next system");
-    appliance::start(&mut machine).unwrap();
-    upgrade::probe(&mut machine).unwrap();
-    eprintln!("{}", upgrade::until_over(&mut machine).unwrap());
-    let seen = upgrade::look(&mut machine).unwrap();
-    eprintln!("{seen}");
-    for part in ["hello", "cofferdam.second", "IMAGE_VERSION=1.1.0", "cofferdam-sample 1.1.0"] {
-        assert!(seen.contains(part), "{part} is not in\n{seen}");
-    }
-    upgrade::tell_outages(&bench, &mut machine, "the site runs the next release").unwrap();
+    upgrade::bring(&mut machine, &[next]).unwrap();
+    bench.note(&mut machine, "a new recovery key");
+    upgrade::into_next(&bench, &mut machine, &next.0).unwrap();
     machine.power_cut().unwrap();
-
-    // A board with another TPM: the recovery key opens once more, and `disk rebind` makes an end of the prompt.
-    let key = recovery_key(&medium, &disk).unwrap();
-    machine.options_mut().tpm = Some(bench.path.join("another-tpm"));
-    appliance::open_by_recovery_key(&mut machine, &key).unwrap();
-    let rebind = format!("printf %s {key} | cofferdam disk rebind --key-file -");
-    machine.run_ok(&rebind, 5 * MINUTE).unwrap();
-    machine.power_off().unwrap();
-    appliance::start(&mut machine).unwrap();
-    machine.run_ok(&format!("test \"$(findmnt -no SOURCE /var)\" = {VOLUME}"), MINUTE).unwrap();
-    bench.note(&mut machine, "opened by another TPM");
-    machine.power_cut().unwrap();
-
     keeps_its_secrets(&bench, &medium, &mut machine, &disk);
 }
 
@@ -317,7 +276,7 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
     let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
     eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
     eprintln!("{}", appliance::serves(&mut machine).unwrap());
-    workload_answers(&mut machine);
+    appliance::workload_answers(&mut machine).unwrap();
     eprintln!("{}", machine.run_ok("cofferdam registry fsck; cofferdam status", 2 * MINUTE).unwrap());
 
     machine.power_off().unwrap();
@@ -326,30 +285,6 @@ fn slow_power_cuts_during_an_installation_do_no_harm() {
         &mut machine,
         &format!("{live} power cuts in the live system, {installed} after it: a site like any other"),
     );
-}
-
-/// Somebody starts the medium of the installation once more: it does not erase a finished site.
-fn leaves_a_finished_site_alone(bench: &Bench, machine: &mut VirtualMachine) {
-    let medium_once = "set -e
-        number=$(efibootmgr | sed -n 's/^Boot\\([0-9A-F]*\\).*CD-ROM.*/\\1/p' | head -n 1)
-        efibootmgr --quiet --bootnext \"$number\"";
-    machine.run_ok(medium_once, MINUTE).unwrap();
-    machine.power_off().unwrap();
-    machine.power_on().unwrap();
-    machine.wait_for_console("holds the site site-a, which was finished", 2 * BOOT_LIMIT).unwrap();
-    bench.note(machine, "the medium leaves the site alone");
-    machine.power_off().unwrap();
-    appliance::start(machine).unwrap();
-    workload_answers(machine);
-    bench.note(machine, "the site answers as before");
-}
-
-fn workload_answers(machine: &mut VirtualMachine) {
-    let ask = format!(
-        "curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
-    );
-    let answer = machine.run_ok(&ask, 10 * MINUTE).unwrap();
-    assert!(answer.contains("hello"), "{answer}");
 }
 
 fn erase(disk: &DataDisk) {

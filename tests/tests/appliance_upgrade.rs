@@ -4,64 +4,29 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::appliance::{self, ApplianceMedium, Bench, Moments, bare_machine};
-use tests::appliance_upgrade::{self as upgrade, Next};
-use tests::encrypted_site::FQDN;
-use tests::sample::{self, Release};
-use tests::virtual_machine::{BOOT_LIMIT, VirtualMachine};
+use tests::appliance::{self, ApplianceMedium, Bench, Moments, recovery_key};
+use tests::appliance_upgrade::{self as upgrade, Next, Site};
+use tests::encrypted_site::{FQDN, VOLUME};
+use tests::sample::Release;
+use tests::virtual_machine::{BOOT_LIMIT, DataDisk, VirtualMachine};
 
 const MINUTE: Duration = Duration::from_mins(1);
 /// True as long as no upgrade is under way.
 const OVER: &str = "! test -e /var/lib/cofferdam/upgrade/current.json";
 
-/// A machine with the first release, its cluster finished, and further releases on the encrypted volume.
-fn site(bench: &Bench, next: &[Next]) -> VirtualMachine {
-    let sample = sample::make(bench.path.join("sample").as_std_path()).unwrap();
-    let medium = ApplianceMedium::build(&sample, &bench.path, &["--image-version", "1.0.0"]).unwrap();
-    let media = upgrade::media(bench, &sample, next).unwrap();
-    bench.say("systems and bundles are made");
-    let (mut machine, _disk) = bare_machine(&medium, &bench.path).unwrap();
-    bench.install(&mut machine).unwrap();
-    machine.options_mut().media = media;
-    appliance::start(&mut machine).unwrap();
-    eprintln!("{}", appliance::finished(&mut machine).unwrap());
-    bench.note(&mut machine, "the installation is finished");
-    upgrade::bring(&mut machine, 0, next).unwrap();
-    machine
-}
-
-/// The next system comes with a bundle, is written into the other slot and started; a system that does not come up leads
-/// back by itself. The machine's cluster answers all the way. Half an hour without KVM.
+/// A system that does not come up leads back by itself, to the one that an upgrade brought before; the cluster answers all the
+/// way. Then the medium of the installation is started once more, and the board gets another TPM. 40 minutes without KVM.
 #[test]
 #[ignore = "slow: a whole cluster, three media, two upgrades"]
-fn slow_an_appliance_gets_its_next_system_and_falls_back_from_a_broken_one() {
+fn slow_a_site_falls_back_from_a_broken_system_and_survives_its_medium_and_another_tpm() {
     let bench = Bench::new().unwrap();
     let same = Release::default();
     let good: Next = (Release { bundle: "1.1.0", ..same }, &["--kernel-arg", "cofferdam.second"]);
     let broken: Next = (Release { bundle: "1.2.0", ..same }, &["--kernel-arg", "init=/nothing"]);
-    let mut machine = site(&bench, &[good, broken]);
-    let plan = format!("cofferdam upgrade plan {}", upgrade::bundle(&good.0));
-    let plan = machine.run_ok(&plan, 5 * MINUTE).unwrap();
-    eprintln!("{plan}");
-    assert!(plan.contains("1.0.0 -> 1.1.0") && plan.contains("the machine restarts"), "{plan}");
-    upgrade::probe(&mut machine).unwrap();
-    let mut hear = |text: &str| eprint!("{text}");
-    upgrade::apply(&mut machine, &good.0, &mut hear).unwrap();
-    bench.note(&mut machine, "it restarts into the next system");
-    appliance::start(&mut machine).unwrap();
-    upgrade::probe(&mut machine).unwrap();
-    bench.note(&mut machine, "the next system is up, opened by the TPM");
-    eprintln!("{}", upgrade::until_over(&mut machine).unwrap());
-    let seen = upgrade::look(&mut machine).unwrap();
-    eprintln!("{seen}");
-    assert!(
-        seen.contains("hello") && seen.contains("cofferdam.second") && seen.contains("IMAGE_VERSION=1.1.0"),
-        "{seen}"
-    );
-    assert!(seen.contains("cofferdam-sample 1.1.0"), "{seen}");
-    upgrade::tell_outages(&bench, &mut machine, "the site runs the next release").unwrap();
+    let Site { medium, mut machine, disk } = Site::install(&bench, &[good, broken]).unwrap();
+    upgrade::into_next(&bench, &mut machine, &good.0).unwrap();
 
-    upgrade::apply(&mut machine, &broken.0, &mut hear).unwrap();
+    upgrade::apply(&mut machine, &broken.0).unwrap();
     let mut starts = 0;
     loop {
         machine.power_on().unwrap();
@@ -85,6 +50,39 @@ fn slow_an_appliance_gets_its_next_system_and_falls_back_from_a_broken_one() {
     let refused = machine.run("cofferdam upgrade rollback").unwrap();
     assert_eq!(refused.code, 3, "{refused:?}");
     assert!(refused.stderr.contains("hint:"), "{refused:?}");
+
+    leaves_a_finished_site_alone(&bench, &mut machine);
+    opens_with_another_tpm(&bench, &medium, &mut machine, &disk);
+}
+
+/// Somebody starts the medium of the installation once more: it does not erase a finished site.
+fn leaves_a_finished_site_alone(bench: &Bench, machine: &mut VirtualMachine) {
+    let medium_once = "set -e
+        number=$(efibootmgr | sed -n 's/^Boot\\([0-9A-F]*\\).*CD-ROM.*/\\1/p' | head -n 1)
+        efibootmgr --quiet --bootnext \"$number\"";
+    machine.run_ok(medium_once, MINUTE).unwrap();
+    machine.power_off().unwrap();
+    machine.power_on().unwrap();
+    machine.wait_for_console("holds the site site-a, which was finished", 2 * BOOT_LIMIT).unwrap();
+    bench.note(machine, "the medium leaves the site alone");
+    machine.power_off().unwrap();
+    appliance::start(machine).unwrap();
+    appliance::workload_answers(machine).unwrap();
+    bench.note(machine, "the site answers as before");
+}
+
+/// The recovery key opens once more, and `disk rebind` makes an end of the prompt.
+fn opens_with_another_tpm(bench: &Bench, medium: &ApplianceMedium, machine: &mut VirtualMachine, disk: &DataDisk) {
+    machine.power_off().unwrap();
+    let key = recovery_key(medium, disk).unwrap();
+    machine.options_mut().tpm = Some(bench.path.join("another-tpm"));
+    appliance::open_by_recovery_key(machine, &key).unwrap();
+    let rebind = format!("printf %s {key} | cofferdam disk rebind --key-file -");
+    machine.run_ok(&rebind, 5 * MINUTE).unwrap();
+    machine.power_off().unwrap();
+    appliance::start(machine).unwrap();
+    machine.run_ok(&format!("test \"$(findmnt -no SOURCE /var)\" = {VOLUME}"), MINUTE).unwrap();
+    bench.note(machine, "opened by another TPM");
 }
 
 /// QEMU is killed at twenty moments of upgrades that bring a system, another Kubernetes and a migration, and of rollbacks:
@@ -94,7 +92,7 @@ fn slow_an_appliance_gets_its_next_system_and_falls_back_from_a_broken_one() {
 fn slow_power_cuts_during_upgrades_leave_the_old_release_or_the_new_one() {
     let bench = Bench::new().unwrap();
     let release = Release { kubernetes: "v1.20.3", bundle: "1.1.0", hello: "1.1.0" };
-    let mut machine = site(&bench, &[(release, &["--kernel-arg", "cofferdam.second"])]);
+    let mut machine = Site::install(&bench, &[(release, &["--kernel-arg", "cofferdam.second"])]).unwrap().machine;
     let secret = whole(&mut machine).1;
     let mut moments = Moments::default();
     let (mut cuts, mut ends) = (0, [0, 0]);

@@ -23,9 +23,12 @@ pub(crate) const MEDIUM_VERITY: &str = "cofferdam-medium-verity";
 
 /// What every boot gets. An initrd that fails or waits for five minutes starts again, which boot counting needs; panics do
 /// too, and a block of the root that is not what its hash says is one: a mere read error would leave the system running.
+/// Credentials from the boot partition, the firmware or a hypervisor are left alone (systemd.system-credentials(7)): they could
+/// add units and keys, and no PCR of the volume's policy tells.
 const ARGUMENTS: &str = "root=/dev/mapper/root rootfstype=squashfs ro systemd.verity_root_options=panic-on-corruption \
     rd.retry=30 rd.timeout=300 rd.shell=0 rd.emergency=reboot panic=5 \
-    console=tty0 console=ttyS0,115200 loglevel=4 systemd.show_status=1 audit=1 audit_backlog_limit=8192 apparmor=1 security=apparmor \
+    console=tty0 console=ttyS0,115200 loglevel=4 systemd.show_status=1 systemd.import_credentials=no \
+    audit=1 audit_backlog_limit=8192 apparmor=1 security=apparmor \
     slab_nomerge init_on_alloc=1 page_alloc.shuffle=1 randomize_kstack_offset=on vsyscall=none debugfs=off";
 
 /// Bytes of the addon that a finished medium's further kernel arguments are written into.
