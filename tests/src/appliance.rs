@@ -271,6 +271,10 @@ pub fn watch_installation(machine: &mut VirtualMachine, watch: &mut dyn FnMut(&s
 pub const SERVES: &str = "systemctl is-active --quiet containerd.service && curl -s --fail --output /dev/null \
     --cacert /etc/cofferdam/tls/site-ca.crt https://localhost:5000/readyz";
 
+/// Whether the TPM opens the volume of the system that asks, which it must not once a system runs.
+const TPM_OPENS: &str = "cryptsetup open --test-passphrase --token-only --token-type systemd-tpm2 \
+    /dev/disk/by-partlabel/cofferdam-data";
+
 /// A script that shows what the installation says after the first start from the disk, until `condition` holds. The journal
 /// moves to the encrypted volume meanwhile, where `--follow` would not go along.
 pub fn follow_until(condition: &str) -> String {
@@ -317,7 +321,7 @@ pub fn serves(machine: &mut VirtualMachine) -> Result<String> {
         set -e
         test \"$(findmnt -no SOURCE /var)\" = {VOLUME}
         test \"$(findmnt -no FSTYPE /)\" = squashfs
-        ! touch /usr/a 2>/dev/null
+        if touch /usr/a 2>/dev/null; then exit 1; fi
         test \"$(hostname)\" = node-a
         ip -brief address | grep -w 10.0.2.20/24
         systemctl --failed --no-legend
@@ -329,7 +333,9 @@ pub fn serves(machine: &mut VirtualMachine) -> Result<String> {
         test -z \"$(ls /run/credentials/@system 2>/dev/null)\"
         getent hosts {FQDN}
         journalctl -b -o cat -u systemd-veritysetup@root.service | tail -n 2
-        findmnt -no SOURCE /etc"
+        findmnt -no SOURCE /etc
+        if tpm2_pcrread sha256:15 | grep -q '0x0*$'; then exit 1; fi
+        if {TPM_OPENS}; then exit 1; fi"
     );
     machine.run_ok(&script, Duration::from_mins(8))
 }

@@ -127,7 +127,7 @@ fn sandboxed_unit_with_a_credential_runs() {
         ProtectKernelTunables=yes\nProtectControlGroups=yes\nNoNewPrivileges=yes\nCapabilityBoundingSet=\n\
         RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX\nSystemCallFilter=@system-service\nMemoryMax=64M\n\
         ExecStart=/bin/sh -euc 'id -u >$STATE_DIRECTORY/uid; cat $CREDENTIALS_DIRECTORY/secret >$STATE_DIRECTORY/seen; \
-        ! touch /etc/broken-out; ! cat /etc/probe.secret'\n";
+        if touch /etc/broken-out || cat /etc/probe.secret; then exit 1; fi'\n";
     host.write_file("/etc/systemd/system/probe.service", unit, 0o644).unwrap();
     host.check(&["systemctl", "daemon-reload"]).unwrap();
     host.check(&["systemctl", "start", "probe.service"]).unwrap();

@@ -32,7 +32,8 @@ pub(super) enum Disk {
 #[derive(Debug, Args)]
 #[command(after_help = "Example: cofferdam disk rotate-recovery")]
 pub(super) struct RotateRecovery {
-    /// A file with a key that opens the volume, `-` for stdin. Else the TPM opens it, or the old recovery key is asked for
+    /// A file with a key that opens the volume, `-` for stdin. Else the TPM opens it, on a host, or the old recovery key is asked
+    /// for
     #[arg(long)]
     key_file: Option<Utf8PathBuf>,
 }
@@ -56,7 +57,7 @@ impl Disk {
             Self::RotateRecovery(RotateRecovery { key_file }) => {
                 let is_attended = key_file.is_none() && super::console::is_terminal();
                 let answers: &dyn Answers = if is_attended { &Person } else { &Unattended };
-                let uses_tpm = key_file.is_none() && volume.has_tpm().map_err(|error| failed(&error))?;
+                let uses_tpm = key_file.is_none() && volume.asks_tpm().map_err(|error| failed(&error))?;
                 let mut ask = || if uses_tpm { Ok(Key::Tpm) } else { key(key_file.as_ref()) };
                 let act = || match disk::rotate(&volume, &mut ask, answers, &mut say) {
                     // The TPM did not open it, and nothing was begun: a person may know better.
@@ -72,7 +73,8 @@ impl Disk {
             Self::Rebind(Rebind { key_file }) => {
                 let act = || disk::rebind(&volume, &mut || key(key_file.as_ref()), &mut say);
                 disk::audited(&volume, &who, "disk.rebind", act).map_err(|error| failed(&error))?;
-                print(&format!("the TPM of this machine opens {}\n", volume.device()))
+                let when = if volume.is_appliances() { " from the next start on" } else { "" };
+                print(&format!("the TPM of this machine opens {}{when}\n", volume.device()))
             }
         }
     }

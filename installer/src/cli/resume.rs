@@ -90,7 +90,9 @@ impl Interrupted {
 
     fn go_on(self, terminal: &mut Terminal, theme: Theme, host: &SharedHost) -> Closing {
         let Self { config, plan, signed } = self;
-        let start = Start { config, plan: plan.clone(), signed, resumes: true, may_open_shell: true };
+        // At the console of a medium nobody has logged in.
+        let may_open_shell = !crate::live::is_live(&**host).map_err(Failure::unexpected)?;
+        let start = Start { config, plan: plan.clone(), signed, resumes: true, may_open_shell };
         closing(run::run(terminal, theme, start, host), &plan)
     }
 }

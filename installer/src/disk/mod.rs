@@ -124,9 +124,14 @@ impl<'a> Volume<'a> {
         &self.device
     }
 
-    /// Whether the volume has a TPM's slot, so that [`Key::Tpm`] is worth a try.
-    pub fn has_tpm(&self) -> Result<bool, StepError> {
-        Ok(self.header()?.tpm_tokens().next().is_some())
+    /// Whether [`Key::Tpm`] is worth a try: the volume has a TPM's slot, and is none of an appliance.
+    pub fn asks_tpm(&self) -> Result<bool, StepError> {
+        Ok(!self.is_appliances() && self.header()?.tpm_tokens().next().is_some())
+    }
+
+    /// Whether it is the volume of an appliance, whose TPM opens it in a start alone.
+    pub fn is_appliances(&self) -> bool {
+        self.boot.is_some()
     }
 
     /// Whether a key opens a slot.

@@ -1,5 +1,6 @@
 //! `disk rebind`: the TPM of now opens the volume. systemd-cryptenroll does nothing when a token has the same policy, so the
-//! old token steps aside first, kept in a token of ours; its slot stays until the new binding has been proven.
+//! old token steps aside first, kept in a token of ours; its slot stays until the new binding has been proven. That of an
+//! appliance is proven by its next start.
 
 use serde_json::json;
 
@@ -76,6 +77,10 @@ fn enrol(volume: &Volume, secret: &[u8], say: &mut dyn FnMut(&str)) -> Result<()
         .stdin(secret)
         .limit(super::LIMIT);
     volume.host.must(&enrol)?;
+    if volume.is_appliances() {
+        say("the TPM opens the volume in a start alone: the next one proves it, so keep the recovery key at hand");
+        return Ok(());
+    }
     say("proof: opening with the TPM");
     volume.prove(&Key::Tpm, None)
 }

@@ -85,7 +85,7 @@ impl EngineError {
                 source.hint().map_or_else(|| resume.to_owned(), |hint| format!("{hint}; {resume}"))
             }
             Self::Restarting { .. } => {
-                "`cofferdam status` and `cofferdam upgrade history` tell how it ended".to_owned()
+                "`cofferdam status` tells how it ended; of an upgrade `cofferdam upgrade history` does, too".to_owned()
             }
             Self::Stopped { .. } => "`cofferdam resume` goes on from there".to_owned(),
             Self::Journal(_) => format!("look at the root filesystem's space and health; {resume}"),

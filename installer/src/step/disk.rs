@@ -29,6 +29,8 @@ const HEADER_BACKUP: &str = "/run/cofferdam/luks-header";
 
 /// Public key of the signatures on PCR 11; systemd's stub leaves it there (systemd-stub(7)).
 const PCR_KEY: &str = "/run/systemd/tpm2-pcr-public-key.pem";
+/// Extended by our system's initrd once the volume is open.
+const BARRIER_PCR: u8 = 15;
 
 pub(super) fn done(context: &Context, disk: &Disk) -> Result<bool, StepError> {
     if is_appliance(context) {
@@ -213,14 +215,22 @@ fn keep(context: &Context, disk: &Disk, passphrase: Option<&[u8]>) -> Result<boo
 
 /// The policy of the TPM's key, as arguments of systemd-cryptenroll: PCRs as they are now, and PCRs that have a value
 /// which the owner of the system's image has signed, so that the next version opens the volume too.
+///
+/// Our own system extends PCR 15 as soon as it has opened its volume (`state.sh` of its initrd). The policy wants that PCR as a
+/// start leaves it: a system that runs cannot ask the TPM, whoever put another volume in place of the site's, and with it
+/// another `/etc`.
 pub(crate) fn tpm_policy(pcrs: &[u8], signed_pcrs: &[u8]) -> Vec<String> {
     let list = |pcrs: &[u8]| pcrs.iter().map(u8::to_string).collect::<Vec<_>>().join("+");
-    let mut policy = vec![format!("--tpm2-pcrs={}", list(pcrs))];
-    if !signed_pcrs.is_empty() {
-        policy.push(format!("--tpm2-public-key={PCR_KEY}"));
-        policy.push(format!("--tpm2-public-key-pcrs={}", list(signed_pcrs)));
+    if signed_pcrs.is_empty() {
+        return vec![format!("--tpm2-pcrs={}", list(pcrs))];
     }
-    policy
+    let empty = format!("{BARRIER_PCR}:sha256={}", "0".repeat(64));
+    let literal: Vec<_> = pcrs.iter().map(|pcr| format!("{pcr}:sha256")).chain([empty]).collect();
+    vec![
+        format!("--tpm2-pcrs={}", literal.join("+")),
+        format!("--tpm2-public-key={PCR_KEY}"),
+        format!("--tpm2-public-key-pcrs={}", list(signed_pcrs)),
+    ]
 }
 
 /// The key is shown and typed back in part. Before the token, so that a crash here means a new volume with a new key, and

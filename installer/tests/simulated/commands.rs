@@ -270,8 +270,9 @@ impl SimulatedHost {
     /// The slot first, then the token, as systemd does it.
     fn enrol(&self, arguments: &[&str], input: &[u8]) -> Done<Ended> {
         if self.state.borrow().appliance.is_some() {
-            let wanted =
-                ["--tpm2-pcrs=", "--tpm2-public-key-pcrs=11", "--tpm2-public-key=/run/systemd/tpm2-pcr-public-key.pem"];
+            let empty = format!("--tpm2-pcrs=15:sha256={}", "0".repeat(64));
+            let key = "--tpm2-public-key=/run/systemd/tpm2-pcr-public-key.pem";
+            let wanted = [empty.as_str(), "--tpm2-public-key-pcrs=11", key];
             assert!(wanted.iter().all(|word| arguments.contains(word)), "{arguments:?}");
         } else {
             assert!(arguments.contains(&"--tpm2-pcrs=7"), "{arguments:?}");

@@ -39,6 +39,18 @@ open_volume() {
     done
 }
 
+# From here on the TPM opens the volume no more: its policy wants PCR 15 as a start leaves it. Somebody who put another volume in
+# place of the site's, and with it another /etc, gets a system that cannot ask the TPM for the key of the site's.
+end_of_the_tpm() {
+    [ -e /dev/tpmrm0 ] || return 0
+    for pause in 1 5 0; do
+        if /usr/lib/systemd/systemd-pcrextend --pcr=15 cofferdam:data-is-open; then return 0; fi
+        sleep "$pause"
+    done
+    tell "The TPM does not take a measurement: the machine starts again."
+    exit 1
+}
+
 if grep -qw cofferdam.live /proc/cmdline; then
     mount -t tmpfs -o mode=0755,nodev,nosuid,size=70% tmpfs /sysroot/var
 else
@@ -46,6 +58,7 @@ else
     partition=$(volume_partition "$disk")
     [ -n "$partition" ] || { tell "The disk of the verified root has no data volume: it was not installed to the end." "Boot the medium again."; exit 1; }
     [ -e "/dev/mapper/$volume" ] || open_volume "$partition"
+    end_of_the_tpm
     mount -t ext4 -o nodev,nosuid "/dev/mapper/$volume" /sysroot/var
 fi
 
