@@ -49,9 +49,13 @@ fn is_running(site: &FastSite) -> bool {
     site.host.run(&["pgrep", "-f", INSTALLER]).unwrap().status.success()
 }
 
+/// A process that is killed loses its name first and its lock after that.
 fn wait_for_process_end(site: &FastSite) {
+    let is_free = |site: &FastSite| {
+        site.host.run(&["flock", "--nonblock", "--shared", "/var/lib/cofferdam/lock", "true"]).unwrap().status.success()
+    };
     for _ in 0..600 {
-        if !is_running(site) {
+        if !is_running(site) && is_free(site) {
             return;
         }
         std::thread::sleep(Duration::from_millis(250));

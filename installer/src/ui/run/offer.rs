@@ -122,9 +122,11 @@ impl Offered {
 /// Shows the page; `true` when the installation is to go on.
 pub fn offer(terminal: &mut Terminal, theme: Theme, plan: &Plan, host: &SharedHost) -> io::Result<bool> {
     let signals = Signals::listen()?;
-    let records = Journal::new(&**host).records().unwrap_or_default();
-    let is_running = host.is_locked(layout::LOCK.into()).unwrap_or(false);
-    let mut offered = Offered::new(plan, &records, is_running, theme.mode());
+    let look = |mode| {
+        let records = Journal::new(&**host).records().unwrap_or_default();
+        Offered::new(plan, &records, host.is_locked(layout::LOCK.into()).unwrap_or(false), mode)
+    };
+    let mut offered = look(theme.mode());
     loop {
         terminal.draw(|screen| offered.draw(screen.area(), screen.buffer_mut()))?;
         for event in input::wait(Duration::from_millis(500))? {
@@ -132,7 +134,9 @@ pub fn offer(terminal: &mut Terminal, theme: Theme, plan: &Plan, host: &SharedHo
             match (command(&key), key.code) {
                 (Some(Command::Abort | Command::Back), _) | (None, KeyCode::Char('q')) => return Ok(false),
                 (Some(Command::Enter), _) => return Ok(offered.goes_on),
-                (Some(Command::Next | Command::Previous), _) if !is_running => offered.goes_on = !offered.goes_on,
+                (Some(Command::Next | Command::Previous), _) if !offered.is_running => {
+                    offered.goes_on = !offered.goes_on;
+                }
                 (Some(Command::Look), _) => {
                     offered.mode = offered.mode.toggled();
                     terminal.redraw()?;
@@ -143,6 +147,11 @@ pub fn offer(terminal: &mut Terminal, theme: Theme, plan: &Plan, host: &SharedHo
         }
         if signals.take_terminate() || signals.is_hung_up() {
             return Ok(false);
+        }
+        // What runs goes on, and ends. The focus stays where Enter does nothing.
+        if offered.is_running {
+            offered = look(offered.mode);
+            offered.goes_on = false;
         }
     }
 }
