@@ -47,7 +47,7 @@ fn keeps_its_secrets(bench: &Bench, medium: &ApplianceMedium, machine: &mut Virt
         assert_eq!(hits.hits[secret], 0, "{secret:?} lies readable on the disk");
     }
 
-    // Without its TPM: a clear prompt, and the new recovery key opens.
+    // Without its TPM: a clear prompt, and the recovery key opens.
     let tpm = machine.options_mut().tpm.take();
     appliance::open_by_recovery_key(machine, &key).unwrap();
     bench.note(machine, "opened by the recovery key");

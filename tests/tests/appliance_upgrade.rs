@@ -15,7 +15,8 @@ const MINUTE: Duration = Duration::from_mins(1);
 const OVER: &str = "! test -e /var/lib/cofferdam/upgrade/current.json";
 
 /// A new recovery key; the next release with its system, by a delta, in the other slot; a system that does not come up leads
-/// back to it by itself; the cluster answers all the way. Then the medium of the installation is started once more, and the board gets another TPM. 40 minutes without KVM.
+/// back to it by itself; the cluster answers all the way. Then the medium of the installation is started once more, and the
+/// board gets another TPM. An hour without KVM.
 #[test]
 #[ignore = "slow: a whole cluster, three media, two upgrades"]
 fn slow_a_site_lives_through_upgrades_a_broken_system_its_medium_and_another_tpm() {
