@@ -71,6 +71,7 @@ pub(crate) const TREE: &[TreeFile] = &[
     file("usr/lib/dracut/modules.d/90cofferdam/99-cofferdam-medium.rules", 0o644, include_bytes!("../../recipe/tree/usr/lib/dracut/modules.d/90cofferdam/99-cofferdam-medium.rules")),
     file("usr/lib/dracut/modules.d/90cofferdam/cofferdam-medium@.service", 0o644, include_bytes!("../../recipe/tree/usr/lib/dracut/modules.d/90cofferdam/cofferdam-medium@.service")),
     file("usr/lib/dracut/modules.d/90cofferdam/cofferdam-state.service", 0o644, include_bytes!("../../recipe/tree/usr/lib/dracut/modules.d/90cofferdam/cofferdam-state.service")),
+    file("usr/lib/dracut/modules.d/90cofferdam/medium.sh", 0o755, include_bytes!("../../recipe/tree/usr/lib/dracut/modules.d/90cofferdam/medium.sh")),
     file("usr/lib/dracut/modules.d/90cofferdam/module-setup.sh", 0o755, include_bytes!("../../recipe/tree/usr/lib/dracut/modules.d/90cofferdam/module-setup.sh")),
     file("usr/lib/dracut/modules.d/90cofferdam/state.sh", 0o755, include_bytes!("../../recipe/tree/usr/lib/dracut/modules.d/90cofferdam/state.sh")),
     file("usr/lib/sysctl.d/60-cofferdam-hardening.conf", 0o644, include_bytes!("../../recipe/tree/usr/lib/sysctl.d/60-cofferdam-hardening.conf")),
