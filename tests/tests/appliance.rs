@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
-use tests::appliance::{self, ApplianceMedium, Bench, INSTALL_LIMIT, Moments, bare_machine, cofferdam, recovery_key};
+use tests::appliance::{self, ApplianceMedium, Bench, INSTALL_LIMIT, bare_machine, cofferdam, recovery_key};
 use tests::encrypted_site::{FQDN, SERIAL, asked_groups, recovery_groups};
 use tests::sample;
 use tests::terminal::key;
@@ -206,92 +206,6 @@ fn slow_two_builds_give_the_same_bytes() {
         images[0].len(),
         images[1].len()
     );
-}
-
-/// QEMU is killed at twenty moments of an installation: ten, as long as the live system runs, the rest while the cluster comes
-/// up. Starting it again goes on or starts clean, and says which; in the end there is a site like any other.
-#[test]
-#[ignore = "slow: twenty starts, an hour without KVM"]
-fn slow_power_cuts_during_an_installation_do_no_harm() {
-    let bench = Bench::new().unwrap();
-    let medium = bench.medium(&[]).unwrap();
-    let (mut machine, disk) = bare_machine(&medium, &bench.path).unwrap();
-    let mut moments = Moments::default();
-    let (mut live, mut installed) = (0, 0);
-    let said = "journalctl -b -o cat -u cofferdam-unattended.service -u cofferdam-continue.service | \
-        grep -E 'is kept:|made anew|^\\[' | tail -n 4";
-    while live + installed < 20 {
-        appliance::start(&mut machine)
-            .unwrap_or_else(|error| panic!("after {live} and {installed} power cuts nothing boots: {error:#}"));
-        let is_live = machine.run("grep -qw cofferdam.live /proc/cmdline").unwrap().code == 0;
-        if !is_live && live < 10 {
-            bench.note(&mut machine, "that cut came when the disk could start: with an empty disk again");
-            machine.power_cut().unwrap();
-            erase(&disk);
-            continue;
-        }
-        let wait = moments.next_below(if is_live { 60_000 } else { 120_000 });
-        if machine.wait_until_off(wait).is_ok() {
-            assert!(is_live, "an installed system restarts");
-            bench.note(
-                &mut machine,
-                "the live system has done its part before the power went: with an empty disk again",
-            );
-            erase(&disk);
-            continue;
-        }
-        // A site is finished that has this file; the rest is what a site must survive at any time.
-        let is_finished = machine.run("test -e /var/lib/cofferdam/state.json").is_ok_and(|output| output.code == 0);
-        let last = machine.run(said).map(|output| output.stdout);
-        machine.power_cut().unwrap();
-        let (count, place) = if is_live { (&mut live, "live") } else { (&mut installed, "installed") };
-        *count += 1;
-        bench.note(&mut machine, &format!("{place} power cut {count}, {} s after it came up", wait.as_secs()));
-        eprintln!("{}", last.unwrap_or_default());
-        if is_finished {
-            break;
-        }
-        if is_live && live == 10 {
-            finish_live(&mut machine);
-            bench.note(&mut machine, "the live system has done its part");
-        }
-    }
-    assert!(live == 10 && installed >= 5, "{live} and {installed} cuts: that is not an installation");
-    appliance::start(&mut machine).unwrap();
-    let finished = appliance::follow_until("test -e /var/lib/cofferdam/state.json");
-    eprintln!("{}", machine.run_ok(&finished, 45 * MINUTE).unwrap());
-    eprintln!("{}", appliance::serves(&mut machine).unwrap());
-    appliance::workload_answers(&mut machine).unwrap();
-    eprintln!("{}", machine.run_ok("cofferdam registry fsck; cofferdam status", 2 * MINUTE).unwrap());
-
-    machine.power_off().unwrap();
-    assert!(recovery_key(&medium, &disk).unwrap().len() > 60, "the escrow holds no recovery key");
-    bench.note(
-        &mut machine,
-        &format!("{live} power cuts in the live system, {installed} after it: a site like any other"),
-    );
-}
-
-fn erase(disk: &DataDisk) {
-    let image = File::options().write(true).open(disk.path()).unwrap();
-    let bytes = image.metadata().unwrap().len();
-    image.set_len(0).unwrap();
-    image.set_len(bytes).unwrap();
-}
-
-/// Starts the machine until the live system's part is over: then the firmware starts the disk.
-fn finish_live(machine: &mut VirtualMachine) {
-    for _ in 0..2 {
-        appliance::start(machine).unwrap();
-        if machine.run("grep -qw cofferdam.live /proc/cmdline").unwrap().code != 0 {
-            machine.power_cut().unwrap();
-            return;
-        }
-        machine.wait_until_off(INSTALL_LIMIT).unwrap();
-    }
-    appliance::start(machine).unwrap();
-    machine.run_ok("! grep -w cofferdam.live /proc/cmdline", MINUTE).unwrap();
-    machine.power_cut().unwrap();
 }
 
 /// A firmware that trusts only our certificate: it is enrolled from the medium, the medium boots, a changed image does not; an
