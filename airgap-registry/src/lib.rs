@@ -16,6 +16,7 @@ mod manifest;
 mod naming;
 mod notify;
 mod peer;
+mod random;
 mod server;
 pub mod store;
 pub mod unit;

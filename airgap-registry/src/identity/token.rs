@@ -158,7 +158,7 @@ impl Tokens {
             // Clients compare with a clock of their own.
             nbf: now.saturating_sub(60),
             exp: now + self.lifetime.as_secs(),
-            jti: crate::store::random_hex()?,
+            jti: crate::random::hex()?,
             access,
             identity,
         };

@@ -112,7 +112,7 @@ impl Disk {
 
     /// A path for a file that is not yet complete, on the filesystem of the store.
     pub(crate) fn temporary_path(&self) -> Result<Utf8PathBuf> {
-        Ok(self.root.join("temporary").join(super::upload::random_hex()?))
+        Ok(self.root.join("temporary").join(crate::random::hex()?))
     }
 
     /// Makes a directory below the root with its parents; what is new is durable on return.

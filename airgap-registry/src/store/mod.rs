@@ -63,7 +63,6 @@ pub use list::{BundleRecord, HeldBlob, Inventory, ListedRepository, ListedTag};
 pub use repair::{RepairReport, RepairSource};
 pub use repository::{ManifestFile, PutManifest};
 pub use scrub::{ScrubStep, Scrubber};
-pub(crate) use upload::random_hex;
 pub use upload::{Upload, UploadId};
 
 /// The content of the file `version`.

@@ -68,7 +68,7 @@ impl Sink for Store {
 
     fn begin(&mut self, digest: &Digest, size: u64) -> std::result::Result<Box<dyn BlobWriter>, SinkError> {
         self.begin_import()?;
-        let path = self.root().join("staging/partial").join(super::upload::random_hex()?);
+        let path = self.root().join("staging/partial").join(crate::random::hex()?);
         let target = layout::staged(self.root(), digest);
         if let Some(folder) = target.parent() {
             self.disk.create_directory(folder)?;

@@ -16,13 +16,6 @@ use serde::{Deserialize, Serialize};
 use super::{Store, disk, layout};
 use crate::error::{Error, Result};
 
-/// 128 random bits as 32 lower-case hex digits.
-pub(crate) fn random_hex() -> Result<String> {
-    let mut bytes = [0; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::Unexpected("the random number generator failed"))?;
-    Ok(hex::encode(bytes))
-}
-
 /// The name of an upload: 128 random bits, so that nobody guesses that of another client.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct UploadId(String);
@@ -103,7 +96,7 @@ impl Store {
 
     /// Starts an upload.
     pub fn begin_upload(&self, repository: &RepositoryName, algorithm: Algorithm) -> Result<Upload> {
-        let id = UploadId(random_hex()?);
+        let id = UploadId(crate::random::hex()?);
         let folder = self.upload_folder(&id);
         self.disk.create_directory(&folder)?;
         self.write_session(&folder, &Session::new(repository, algorithm))?;

@@ -1,21 +1,22 @@
 //! `cofferdam bundle …`.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Read, Write as _};
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use bundle::create::{CreateOptions, RegistryOptions, Stage};
 use bundle::delta::{Base, INVENTORY_LIMIT, check_held};
 use bundle::index::{Architecture, Index};
 use bundle::keys::{SigningKey, TrustedKeys};
-use bundle::load::{LoadOptions, LoadProgress, LoadReport, SinkError};
+use bundle::load::{LoadOptions, LoadReport, SinkError};
 use bundle::read::Head;
 use camino::{Utf8Path, Utf8PathBuf};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 use serde_json::json;
 
+use super::meter::{Meter, ProgressFormat};
 use super::{Failure, Outcome, print, print_json, say};
-use crate::headless::{bytes_line, megabytes};
+use crate::headless::megabytes;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Bundle {
@@ -108,12 +109,6 @@ pub(super) enum Bundle {
         #[arg(long)]
         index: bool,
     },
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum, PartialEq, Eq)]
-pub(super) enum ProgressFormat {
-    Text,
-    Json,
 }
 
 impl Bundle {
@@ -331,44 +326,4 @@ fn load(path: &Utf8Path, store: &Utf8Path, trust: &[Utf8PathBuf], json: bool, fo
         megabytes(report.bytes_written),
         megabytes(report.bytes_skipped),
     ))
-}
-
-/// Progress on stderr.
-pub(super) struct Meter {
-    format: ProgressFormat,
-    started: Instant,
-    last: Option<Instant>,
-}
-
-impl Meter {
-    pub(super) fn new(format: ProgressFormat) -> Self {
-        Self { format, started: Instant::now(), last: None }
-    }
-
-    pub(super) fn show(&mut self, progress: &LoadProgress) {
-        let is_terminal = std::io::stderr().is_terminal();
-        let pause = match (self.format, is_terminal) {
-            (ProgressFormat::Text, false) => Duration::from_secs(10),
-            _ => Duration::from_millis(250),
-        };
-        let is_end = progress.bytes_done >= progress.bytes_total;
-        if !is_end && self.last.is_some_and(|last| last.elapsed() < pause) {
-            return;
-        }
-        self.last = Some(Instant::now());
-        let mut stderr = std::io::stderr().lock();
-        let (done, total) = (progress.bytes_done, progress.bytes_total);
-        // Progress that nobody reads is no reason to stop.
-        let _ = match self.format {
-            ProgressFormat::Json => {
-                let blobs = json!({"done": progress.blobs_done, "total": progress.blobs_total});
-                writeln!(stderr, "{}", json!({"done": done, "total": total, "blob": progress.blob, "blobs": blobs}))
-            }
-            ProgressFormat::Text if is_terminal => {
-                let end = if is_end { "\n" } else { "" };
-                write!(stderr, "\r{:<78}{end}", bytes_line(done, total, self.started.elapsed()))
-            }
-            ProgressFormat::Text => writeln!(stderr, "{}", bytes_line(done, total, self.started.elapsed())),
-        };
-    }
 }

@@ -12,6 +12,7 @@ mod install;
 mod interactive;
 mod iso;
 mod medium;
+mod meter;
 mod registry;
 mod resume;
 mod status;

@@ -11,7 +11,7 @@ use camino::{Utf8Path, Utf8PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::bundle::{Meter, ProgressFormat};
+use super::meter::{Meter, ProgressFormat};
 use super::{Failure, Outcome, code, print, print_json};
 use crate::headless::megabytes;
 use crate::layout;
