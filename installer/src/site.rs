@@ -57,8 +57,8 @@ pub struct Overview {
     pub volume: Volume,
     /// What the registry says.
     pub registry: Registry,
-    /// The nodes; none when the API server does not answer.
-    pub nodes: Vec<Node>,
+    /// The nodes, or why they cannot be asked for.
+    pub nodes: Result<Vec<Node>, String>,
     /// Certificates and how long they last.
     pub certificates: Vec<Expiry>,
 }
@@ -152,15 +152,20 @@ pub(crate) fn registry(host: &dyn Host) -> Registry {
     }
 }
 
-/// What the API server says.
-pub(crate) fn nodes(host: &dyn Host) -> Vec<Node> {
+/// What the API server says; the error is what `kubectl` said last.
+pub(crate) fn nodes(host: &dyn Host) -> Result<Vec<Node>, String> {
     let kubeconfig = format!("--kubeconfig={}", layout::ADMIN_KUBECONFIG);
     let ask =
-        Command::new("kubectl").args([kubeconfig.as_str(), "get", "nodes", "-o", "json", "--request-timeout=10s"]);
-    let Ok(output) = host.must(&ask) else { return Vec::new() };
-    let list: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        Command::new("kubectl").args([kubeconfig.as_str(), "get", "nodes", "-o", "json", "--request-timeout=30s"]);
+    let output = host.run(&ask, &mut |_| {}).map_err(|error| error.to_string())?;
+    if !output.success() {
+        let last = crate::step::last_line(&output.stderr);
+        return Err(last.trim_start_matches("Unable to connect to the server: ").to_owned());
+    }
+    let list: Value =
+        serde_json::from_slice(&output.stdout).map_err(|error| format!("kubectl printed no JSON: {error}"))?;
     let nodes = list["items"].as_array().into_iter().flatten();
-    nodes
+    Ok(nodes
         .map(|node| Node {
             name: node["metadata"]["name"].as_str().unwrap_or("?").to_owned(),
             ready: node["status"]["conditions"]
@@ -170,5 +175,5 @@ pub(crate) fn nodes(host: &dyn Host) -> Vec<Node> {
                 .any(|condition| condition["type"] == "Ready" && condition["status"] == "True"),
             version: node["status"]["nodeInfo"]["kubeletVersion"].as_str().unwrap_or("?").to_owned(),
         })
-        .collect()
+        .collect())
 }

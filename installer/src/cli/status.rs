@@ -32,6 +32,9 @@ struct Report {
     data_volume: Volume,
     registry: String,
     nodes: Vec<Node>,
+    /// Why the nodes cannot be asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nodes_unknown: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -50,12 +53,17 @@ impl Status {
             Some(state) => (state, None),
             None => begun(&host)?,
         };
+        let (nodes, nodes_unknown) = match site::nodes(&host) {
+            Ok(nodes) => (nodes, None),
+            Err(why) => (Vec::new(), Some(why)),
+        };
         let report = Report {
             schema_version: 1,
             ca_expires: site::ca_expires(&host),
             data_volume: site::volume(&host, &state),
             registry: site::registry(&host).text,
-            nodes: site::nodes(&host),
+            nodes,
+            nodes_unknown,
             unfinished,
             state,
         };
@@ -138,8 +146,8 @@ fn text(report: &Report) -> String {
         lines.push("Encryption  NONE: the configuration said so with its token".to_owned());
     }
     lines.push(format!("Registry    {}", report.registry));
-    if report.nodes.is_empty() {
-        lines.push("Nodes       (the API server does not answer)".to_owned());
+    if let Some(why) = &report.nodes_unknown {
+        lines.push(format!("Nodes       (no answer from the API server: {why})"));
     }
     for node in &report.nodes {
         lines.push(format!(

@@ -223,12 +223,12 @@ pub fn trusted_keys(lines: &[String]) -> Result<TrustedKeys, String> {
     Ok(keys)
 }
 
-/// `kubectl` as the cluster's administrator, ten seconds at most.
+/// `kubectl` as the cluster's administrator, thirty seconds at most.
 fn kubectl(host: &dyn Host, arguments: &[&str]) -> Result<String, String> {
     let command = Command::new("kubectl")
         .arg(format!("--kubeconfig={}", layout::ADMIN_KUBECONFIG))
         .args(arguments.iter().copied())
-        .arg("--request-timeout=10s");
+        .arg("--request-timeout=30s");
     host.must(&command).map(|output| output.text()).map_err(|error| error.to_string())
 }
 

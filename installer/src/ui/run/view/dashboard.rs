@@ -44,10 +44,10 @@ pub fn draw(site: Option<&Overview>, theme: Theme, area: Rect, picture: &mut Buf
 
 fn lines(site: &Overview) -> Vec<(&'static str, Outcome, String)> {
     let mut lines = Vec::new();
-    if site.nodes.is_empty() {
-        lines.push(("Nodes", Outcome::Fail, "the API server does not answer".to_owned()));
+    if let Err(why) = &site.nodes {
+        lines.push(("Nodes", Outcome::Fail, format!("no answer from the API server: {why}")));
     }
-    for node in &site.nodes {
+    for node in site.nodes.iter().flatten() {
         let (outcome, word) = if node.ready { (Outcome::Pass, "Ready") } else { (Outcome::Fail, "NOT READY") };
         lines.push(("Node", outcome, format!("{} {word}, Kubernetes {}", node.name, node.version)));
     }
