@@ -1,5 +1,5 @@
 //! Upgrades of an appliance in a virtual machine: further releases as deltas with a system of their own, applied through the
-//! restarts that belong to them. Called by `tests/tests/appliance_upgrade.rs`.
+//! restarts that belong to them. Called by `tests/tests/appliance_life.rs`.
 
 use std::time::Duration;
 
