@@ -1,5 +1,5 @@
 //! The appliance on a bare virtual machine: the medium is made by the product, boots by UEFI, installs without a question,
-//! and leaves. Called by `tests/tests/appliance.rs`.
+//! and leaves. Called by `tests/tests/appliance*.rs`, `server_medium.rs` and `hardening.rs`.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;

@@ -64,7 +64,7 @@ fn slow_power_cuts_while_the_cluster_comes_up_do_no_harm() {
     eprintln!("{}", appliance::finished(&mut machine).unwrap());
     eprintln!("{}", appliance::serves(&mut machine).unwrap());
     appliance::workload_answers(&mut machine).unwrap();
-    eprintln!("{}", machine.run_ok("cofferdam registry fsck; cofferdam status", 2 * MINUTE).unwrap());
+    eprintln!("{}", machine.run_ok("cofferdam registry fsck && cofferdam status", 5 * MINUTE).unwrap());
     machine.power_off().unwrap();
     assert!(recovery_key(&medium, &disk).unwrap().len() > 60, "the escrow holds no recovery key");
     bench.note(&mut machine, &format!("a site like any other after {cuts} power cuts"));

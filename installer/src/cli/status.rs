@@ -146,8 +146,10 @@ fn text(report: &Report) -> String {
         lines.push("Encryption  NONE: the configuration said so with its token".to_owned());
     }
     lines.push(format!("Registry    {}", report.registry));
-    if let Some(why) = &report.nodes_unknown {
-        lines.push(format!("Nodes       (no answer from the API server: {why})"));
+    match &report.nodes_unknown {
+        Some(why) => lines.push(format!("Nodes       (no answer from the API server: {why})")),
+        None if report.nodes.is_empty() => lines.push("Nodes       (the cluster has none)".to_owned()),
+        None => {}
     }
     for node in &report.nodes {
         lines.push(format!(

@@ -44,8 +44,10 @@ pub fn draw(site: Option<&Overview>, theme: Theme, area: Rect, picture: &mut Buf
 
 fn lines(site: &Overview) -> Vec<(&'static str, Outcome, String)> {
     let mut lines = Vec::new();
-    if let Err(why) = &site.nodes {
-        lines.push(("Nodes", Outcome::Fail, format!("no answer from the API: {why}")));
+    match &site.nodes {
+        Err(why) => lines.push(("Nodes", Outcome::Fail, format!("no answer from the API: {why}"))),
+        Ok(nodes) if nodes.is_empty() => lines.push(("Nodes", Outcome::Fail, "the cluster has none".to_owned())),
+        Ok(_) => {}
     }
     for node in site.nodes.iter().flatten() {
         let (outcome, word) = if node.ready { (Outcome::Pass, "Ready") } else { (Outcome::Fail, "NOT READY") };

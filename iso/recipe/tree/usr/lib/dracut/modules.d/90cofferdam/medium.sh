@@ -1,5 +1,5 @@
 #!/bin/sh
-# Puts a loop device with the disc's partitions in front of an optical disc. They are added once and by name: where the kernel
+# Puts a loop device with the disc's partitions in front of an optical disc. They are added from here, once: where the kernel
 # looks for them itself, a program that opens the device meanwhile makes it look twice, and it takes them away in between. What
 # waits for the root fails then, and the machine starts again.
 set -eu
