@@ -357,12 +357,12 @@ pub fn open_by_recovery_key(machine: &mut VirtualMachine, key: &str) -> Result<(
     machine.run_ok(&format!("test \"$(findmnt -no SOURCE /var)\" = {VOLUME}"), Duration::from_mins(1)).map(drop)
 }
 
-/// The workload answers by the site's name, over TLS with its own authority.
+/// The workload answers by the site's name, over TLS with its own authority; after a start, once the control plane runs.
 pub fn workload_answers(machine: &mut VirtualMachine) -> Result<()> {
     let ask = format!(
-        "curl -sS --fail --retry 60 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
+        "curl -sS --fail --retry 240 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
     );
-    let answer = machine.run_ok(&ask, Duration::from_mins(10))?;
+    let answer = machine.run_ok(&ask, Duration::from_mins(30))?;
     ensure!(answer.contains("hello"), "{answer}");
     Ok(())
 }

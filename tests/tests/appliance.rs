@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::time::{Duration, Instant};
 
 use tests::appliance::{self, ApplianceMedium, Bench, INSTALL_LIMIT, bare_machine, cofferdam, recovery_key};
-use tests::encrypted_site::{FQDN, SERIAL, asked_groups, recovery_groups};
+use tests::encrypted_site::{FQDN, SERIAL, VOLUME, asked_groups, recovery_groups};
 use tests::sample;
 use tests::terminal::key;
 use tests::virtual_machine::{BOOT_LIMIT, DataDisk, Firmware, VirtualMachine, plaintext_search};
@@ -75,6 +75,31 @@ fn roots(disk: &DataDisk) -> Vec<u64> {
     let roots: Vec<_> = partitions.iter().filter(is_root).map(|root| root["start"].as_u64().unwrap() * 512).collect();
     assert_eq!(roots.len(), 2, "{table}");
     roots
+}
+
+/// The board gets another TPM: the recovery key opens, and `disk rebind` makes an end of the prompt. The cluster is still coming up
+/// meanwhile.
+#[test]
+#[ignore = "slow: ten minutes in a processor made in software"]
+fn slow_another_tpm_opens_an_appliance_after_rebind() {
+    let bench = Bench::new().unwrap();
+    let medium = bench.medium(&[]).unwrap();
+    let (mut machine, disk) = bare_machine(&medium, &bench.path).unwrap();
+    bench.install(&mut machine).unwrap();
+    let key = recovery_key(&medium, &disk).unwrap();
+    machine.options_mut().tpm = Some(bench.path.join("another-tpm"));
+    appliance::open_by_recovery_key(&mut machine, &key).unwrap();
+    bench.note(&mut machine, "another TPM does not open it, the recovery key does");
+    let rebind = format!("printf %s {key} | cofferdam disk rebind --key-file -");
+    let busy = machine.run(&rebind).unwrap();
+    assert!(busy.code != 0 && busy.stderr.contains("hint:"), "the installation is going on: {busy:?}");
+    machine.run_ok("systemctl stop cofferdam-continue.service", 5 * MINUTE).unwrap();
+    eprintln!("{}", machine.run_ok(&rebind, 5 * MINUTE).unwrap());
+    machine.power_off().unwrap();
+    appliance::start(&mut machine).unwrap();
+    machine.run_ok(&format!("test \"$(findmnt -no SOURCE /var)\" = {VOLUME}"), MINUTE).unwrap();
+    bench.note(&mut machine, "opened by the other TPM");
+    eprintln!("{}", appliance::serves(&mut machine).unwrap());
 }
 
 /// Somebody at the serial console: every page, a fixed address, the recovery key written down; the machine starts from its

@@ -260,7 +260,7 @@ pub enum ServerCertificate {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Proof {
-    /// This file is there.
+    /// This file is there, and so is the mark that it is on the disk.
     File(#[schemars(with = "String")] Utf8PathBuf),
     /// This file is there and holds this text.
     Text {

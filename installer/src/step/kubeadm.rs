@@ -1,5 +1,6 @@
 //! `kubernetes.configure` and the phases of `kubeadm init`. Each phase is a step of its own that can be repeated; it is
-//! done when the file or object that it makes is there.
+//! done when the object that it makes is there, or the file and our mark. kubeadm does not sync what it writes: a power cut
+//! leaves empty files for half a minute. The mark follows the sync, so what has none is made anew.
 
 mod config;
 
@@ -18,8 +19,11 @@ const FOLDER: &str = "/etc/kubernetes/cofferdam";
 const CONFIG: &str = "/etc/kubernetes/cofferdam/kubeadm.yaml";
 const ENCRYPTION: &str = "/etc/kubernetes/cofferdam/encryption.yaml";
 const PATCHES: &str = "/etc/kubernetes/cofferdam/patches";
+/// A file for each phase whose files are on the disk.
+const MARKS: &str = "/etc/kubernetes/cofferdam/phases";
 const UNIT: &str = "/etc/systemd/system/kubelet.service";
 const KUBELET: &str = "kubelet.service";
+const START_KUBELET: &str = "kubelet-start";
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const PKI: &str = "/etc/kubernetes/pki";
 const DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
@@ -51,14 +55,11 @@ pub(super) fn configure(context: &Context) -> Result<(), StepError> {
     Ok(())
 }
 
-pub(super) fn phase_done(context: &Context, proof: &Proof) -> Result<bool, StepError> {
+pub(super) fn phase_done(context: &Context, phase: &str, proof: &Proof) -> Result<bool, StepError> {
     match proof {
-        // kubeadm starts the kubelet after it wrote this file; the mode is set last, by us.
-        Proof::File(path) if path == KUBELET_CONFIG => {
-            Ok(context.host.look(path)?.is_some_and(|entry| entry.mode == 0o600)
-                && context.succeeds("systemctl", ["is-active", "--quiet", KUBELET])?)
-        }
-        Proof::File(path) => Ok(context.host.look(path)?.is_some()),
+        Proof::File(path) => Ok(context.host.look(&mark(phase))?.is_some()
+            && context.host.look(path)?.is_some()
+            && (phase != START_KUBELET || context.succeeds("systemctl", ["is-active", "--quiet", KUBELET])?)),
         Proof::Text { path, text } => {
             Ok(context.host.read_text(path)?.is_some_and(|content| content.contains(text.as_str())))
         }
@@ -80,9 +81,11 @@ pub(super) fn phase_done(context: &Context, proof: &Proof) -> Result<bool, StepE
     }
 }
 
-pub(super) fn phase(context: &Context, phase: &str, report: &mut Report) -> Result<(), StepError> {
-    if phase == "certs all" {
-        discard_certificates(context)?;
+pub(super) fn phase(context: &Context, phase: &str, proof: &Proof, report: &mut Report) -> Result<(), StepError> {
+    match phase {
+        "certs all" => discard(context, &[PKI, "/etc/kubernetes/pki/etcd"], |_| true)?,
+        "kubeconfig all" => discard(context, &["/etc/kubernetes"], |path| path.extension() == Some("conf"))?,
+        _ => {}
     }
     let mut command = Command::new("kubeadm").args(["init", "phase"]).args(phase.split(' ')).args(["--config", CONFIG]);
     let has_patches = matches!(phase, "etcd local" | "control-plane all") && is_patient(context);
@@ -97,20 +100,37 @@ pub(super) fn phase(context: &Context, phase: &str, report: &mut Report) -> Resu
     context.host.must_watch(&command.limit(context.limit()), &mut |line| {
         report(Progress::Note { text: line.to_owned() });
     })?;
-    if phase == "kubelet-start" {
+    if phase == START_KUBELET {
         // CIS 4.1.9: kubeadm leaves it readable for all.
         context.must("chmod", ["0600", KUBELET_CONFIG])?;
+    }
+    match proof {
+        Proof::File(path) => {
+            sync(context, path)?;
+            context.host.write(&mark(phase), b"", 0o600)?;
+        }
+        Proof::Text { path, .. } => sync(context, path)?,
+        Proof::Object(_) => {}
     }
     Ok(())
 }
 
-/// kubeadm keeps the keys that it finds: it fails on a key without its certificate and never writes `sa.pub` next to an
-/// `sa.key` that is there. Until the phase is done nothing uses them, so what was cut off is made anew.
-fn discard_certificates(context: &Context) -> Result<(), StepError> {
-    for folder in [PKI.to_owned(), format!("{PKI}/etcd")] {
-        for name in context.host.list(Utf8Path::new(&folder))? {
-            let path = Utf8Path::new(&folder).join(name);
-            if context.host.look(&path)?.is_some_and(|entry| entry.kind == EntryKind::File) {
+/// What kubeadm wrote on the filesystem of this file is on the disk when this returns.
+pub(crate) fn sync(context: &Context, path: &Utf8Path) -> Result<(), StepError> {
+    context.must("sync", ["--file-system", path.as_str()]).map(drop)
+}
+
+fn mark(phase: &str) -> Utf8PathBuf {
+    Utf8Path::new(MARKS).join(phase.replace(' ', "-"))
+}
+
+/// kubeadm keeps what it finds: it fails on a key without its certificate, never writes `sa.pub` next to an `sa.key` that is
+/// there, and fails on an empty kubeconfig. Until the phase is done nothing uses its files, so they are made anew.
+fn discard(context: &Context, folders: &[&str], is_its: fn(&Utf8Path) -> bool) -> Result<(), StepError> {
+    for folder in folders {
+        for name in context.host.list(Utf8Path::new(folder))? {
+            let path = Utf8Path::new(folder).join(name);
+            if is_its(&path) && context.host.look(&path)?.is_some_and(|entry| entry.kind == EntryKind::File) {
                 context.host.remove(&path)?;
             }
         }

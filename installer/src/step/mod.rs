@@ -51,8 +51,8 @@ pub(crate) use disk::{
 };
 pub(crate) use escrow::{run as seal_escrow, sealed_disk as sealed_disk_escrow};
 pub(crate) use files::{install as install_files, installed as files_installed};
-pub(crate) use kubeadm::KubeadmParameters;
 pub use kubeadm::render_kubeadm_config;
+pub(crate) use kubeadm::{KubeadmParameters, sync as sync_kubernetes};
 pub(crate) use record::upgraded as record_upgrade;
 pub use record::{PackState, State};
 pub(crate) use registry::ready as registry_answers;
@@ -216,7 +216,7 @@ impl<'a> Context<'a> {
             Action::ConfigureRuntime { sandbox_image, mirror } => runtime::done(self, sandbox_image, mirror),
             Action::PullImages { images } => runtime::pulled(self, images),
             Action::ConfigureKubernetes { .. } => kubeadm::configured(self),
-            Action::KubeadmPhase { proof, .. } => kubeadm::phase_done(self, proof),
+            Action::KubeadmPhase { phase, proof } => kubeadm::phase_done(self, phase, proof),
             Action::WaitForApi => cluster::api_ready(self),
             Action::WaitForNode => cluster::node_ready(self),
             Action::ApplyPack { .. } | Action::Rehearse { .. } => Ok(false),
@@ -252,7 +252,7 @@ impl<'a> Context<'a> {
             Action::ConfigureRuntime { sandbox_image, mirror } => runtime::run(self, sandbox_image, mirror),
             Action::PullImages { images } => runtime::pull(self, images, report),
             Action::ConfigureKubernetes { .. } => kubeadm::configure(self),
-            Action::KubeadmPhase { phase, .. } => kubeadm::phase(self, phase, report),
+            Action::KubeadmPhase { phase, proof } => kubeadm::phase(self, phase, proof, report),
             Action::WaitForApi => cluster::wait_for_api(self, report),
             Action::WaitForNode => cluster::wait_for_node(self, report),
             Action::ApplyPack { pack } => pack::run(self, pack, report),

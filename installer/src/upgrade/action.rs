@@ -64,6 +64,11 @@ pub enum Action {
         /// Kubernetes, for example `1.20.3`.
         version: String,
     },
+    /// Puts static pods' files back that a power cut took while kubeadm replaced them: without them no API server answers.
+    MendStaticPods {
+        /// The snapshot that has them; none before it was taken.
+        number: u64,
+    },
     /// Upgrades etcd and the control plane of this node by `kubeadm upgrade node phase control-plane`.
     UpgradeControlPlane {
         /// Kubernetes.

@@ -195,7 +195,9 @@ impl<'a> Planner<'a> {
             60,
             Action::PinKeys { keys: self.site.trust.clone() },
         );
-        // After a power cut the cluster is still coming up when the upgrade goes on.
+        // After a power cut the cluster is still coming up when the upgrade goes on, as far as its files are whole.
+        let title = "Look that the static pods' files are whole";
+        s.upgrade("upgrade.static-pods", title, 1, 60, Action::MendStaticPods { number });
         s.steps.add("upgrade.api", "Wait for the API server", 1, 300, plan::Action::WaitForApi);
         s.retried(
             "upgrade.snapshot",

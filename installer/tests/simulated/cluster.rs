@@ -108,6 +108,8 @@ impl SimulatedHost {
                     let path = format!("/etc/kubernetes/{name}.conf");
                     if !self.alive()?.has(&path) {
                         self.effect(|state| state.put_unique(&path, 0o600))?;
+                    } else if !self.alive()?.has_content(&path) {
+                        return Ok(bad(&format!("a kubeconfig file {path} exists already but is invalid")));
                     }
                 }
             }
@@ -123,7 +125,7 @@ impl SimulatedHost {
                     self.effect(|state| {
                         // Go's WriteFile leaves the mode of a file that is there.
                         let mode = state.get(&path).map_or(0o644, |node| node.mode);
-                        state.put(&path, text.as_bytes(), mode);
+                        state.put_unsynced(&path, text.as_bytes(), mode);
                     })?;
                 }
                 return self.start_all(&["kubelet.service"]);
@@ -142,7 +144,7 @@ impl SimulatedHost {
             "mark-control-plane" => self.object("node-role//control-plane")?,
             "kubelet-finalize all" => {
                 self.effect(|state| {
-                    state.put(
+                    state.put_unsynced(
                         "/etc/kubernetes/kubelet.conf",
                         b"/var/lib/kubelet/pki/kubelet-client-current.pem",
                         0o600,
@@ -181,7 +183,10 @@ impl SimulatedHost {
         for name in PAIRS {
             let (key, certificate) = (format!("{PKI}/{name}.key"), format!("{PKI}/{name}.crt"));
             let (has_key, has_certificate) = (self.alive()?.has(&key), self.alive()?.has(&certificate));
-            if has_key != has_certificate {
+            let is_empty = has_key
+                && has_certificate
+                && !(self.alive()?.has_content(&key) && self.alive()?.has_content(&certificate));
+            if has_key != has_certificate || is_empty {
                 return Ok(bad(&format!("failure loading {name} certificate")));
             }
             if !has_key {
@@ -201,7 +206,15 @@ impl SimulatedHost {
         let path = format!("/etc/kubernetes/manifests/{name}.yaml");
         let tag = if name == "etcd" { self.configured("imageTag: ") } else { self.configured("kubernetesVersion: ") };
         let text = format!("kind: Pod\n  - image: registry.k8s.io/{name}:{tag}\n");
-        self.effect(|state| state.put(&path, text.as_bytes(), 0o600))
+        self.effect(|state| {
+            // kubeadm's upgrade moves the old one away first: nothing is replaced.
+            let place = state.place(&path);
+            let is_another = state.text(&path).is_some_and(|old| old != text);
+            state.put_unsynced(&path, text.as_bytes(), 0o600);
+            if is_another {
+                state.unsynced.insert(place);
+            }
+        })
     }
 
     pub(super) fn object(&self, name: &str) -> Done<()> {
@@ -215,7 +228,7 @@ impl SimulatedHost {
         let arguments: Vec<&str> =
             arguments.iter().copied().filter(|word| !word.starts_with("--request-timeout=")).collect();
         let file = arguments[0].strip_prefix("--kubeconfig=").unwrap();
-        if !self.alive()?.has(file) {
+        if !self.alive()?.has_content(file) {
             return Ok(bad("no kubeconfig"));
         }
         if !self.alive()?.api_is_up() {
@@ -330,8 +343,8 @@ impl State {
         let manifests = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
         self.active.contains("kubelet.service")
             && self.active.contains("containerd.service")
-            && manifests.iter().all(|name| self.has(&format!("/etc/kubernetes/manifests/{name}.yaml")))
-            && self.has(&format!("{PKI}/sa.pub"))
+            && manifests.iter().all(|name| self.has_content(&format!("/etc/kubernetes/manifests/{name}.yaml")))
+            && self.has_content(&format!("{PKI}/sa.pub"))
             && self.has("/etc/kubernetes/cofferdam/encryption.yaml")
             && self.api_since.is_some_and(|since| self.clock >= since + 20)
     }

@@ -94,6 +94,7 @@ impl SimulatedHost {
             "systemctl" => self.systemctl(&arguments),
             "sync" => {
                 assert_eq!(arguments[0], "--file-system");
+                self.effect(|state| arguments[1..].iter().for_each(|path| state.sync(path)))?;
                 Ok(good())
             }
             "journalctl" => {
@@ -503,10 +504,11 @@ impl State {
                 self.put("/run/containerd/containerd.sock", b"", 0o660);
             }
             "kubelet.service" => {
-                needs(
-                    self,
-                    &["/usr/local/bin/kubelet", "/var/lib/kubelet/config.yaml", "/etc/kubernetes/kubelet.conf"],
-                )?;
+                needs(self, &["/usr/local/bin/kubelet"])?;
+                let files = ["/var/lib/kubelet/config.yaml", "/etc/kubernetes/kubelet.conf"];
+                if let Some(path) = files.iter().find(|path| !self.has_content(path)) {
+                    return Err(format!("cannot read {path}"));
+                }
                 let clock = self.clock;
                 self.api_since.get_or_insert(clock);
             }

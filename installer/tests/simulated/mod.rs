@@ -1,7 +1,8 @@
 //! A host in memory that loses power, or whose installer is killed, at the n-th effect.
 //!
 //! Every change is an effect and counted; a command that changes several things is several effects, in the order of the
-//! real program. What outlives a crash is what outlives it on a real host: files on disk, not `/run`, not what runs.
+//! real program. What outlives a crash is what outlives it on a real host: files on disk, not `/run`, not what runs. A new file
+//! that a program wrote without a sync is there after a loss of power, and empty.
 //! The data volume and bind mounts are modelled: what lies on a volume is not seen while it is not mounted.
 
 pub mod appliance;
@@ -84,6 +85,8 @@ pub struct State {
     /// PCR 11 is not what the system's image was signed for.
     pub is_measured_otherwise: bool,
     pub nodes: BTreeMap<String, Node>,
+    /// Places of files whose content is not on the disk yet.
+    pub unsynced: BTreeSet<String>,
     pub clock: i64,
     pub effects: usize,
     pub crash: Option<(usize, Crash)>,
@@ -149,6 +152,11 @@ impl SimulatedHost {
         assert!(state.dead, "the effect was not reached");
         state.dead = false;
         if crash != Crash::KilledAfter {
+            for place in std::mem::take(&mut state.unsynced) {
+                if let Some(node) = state.nodes.get_mut(&place) {
+                    node.content = Some(Vec::new());
+                }
+            }
             state.reboot();
         }
     }
@@ -219,6 +227,11 @@ impl State {
         self.get(path).is_some()
     }
 
+    /// What is there is more than a name.
+    pub fn has_content(&self, path: &str) -> bool {
+        self.get(path).is_some_and(|node| node.content.as_ref().is_some_and(|content| !content.is_empty()))
+    }
+
     pub fn text(&self, path: &str) -> Option<String> {
         let content = self.get(path)?.content.clone()?;
         Some(String::from_utf8(content).unwrap())
@@ -245,14 +258,32 @@ impl State {
             let clock = self.clock;
             self.api_since = self.api_since.map(|_| clock);
         }
+        self.unsynced.remove(&place);
         self.nodes.insert(place, Node { content: Some(content.to_vec()), mode, owner: "root".to_owned() });
     }
 
-    /// A file whose content is another each time it is made.
+    /// A file as programs write it that sync nothing. ext4 writes what replaces a file's content at once (ext4(5),
+    /// `auto_da_alloc`), so only a new file is in danger.
+    pub fn put_unsynced(&mut self, path: &str, content: &[u8], mode: u32) {
+        let place = self.place(path);
+        let is_in_danger = self.unsynced.contains(&place) || !self.nodes.contains_key(&place);
+        self.put(path, content, mode);
+        if is_in_danger {
+            self.unsynced.insert(place);
+        }
+    }
+
+    /// `sync --file-system`: the volume is one, all else another.
+    pub fn sync(&mut self, path: &str) {
+        let is_on_volume = self.place(path).starts_with(VOLUME);
+        self.unsynced.retain(|place| place.starts_with(VOLUME) != is_on_volume);
+    }
+
+    /// A file whose content is another each time it is made; nobody syncs it.
     pub fn put_unique(&mut self, path: &str, mode: u32) {
         self.serial += 1;
         let content = format!("{path} made as number {}\n", self.serial);
-        self.put(path, content.as_bytes(), mode);
+        self.put_unsynced(path, content.as_bytes(), mode);
     }
 
     pub fn directory(&mut self, path: &str, mode: u32) {
@@ -264,6 +295,7 @@ impl State {
     }
 
     fn reboot(&mut self) {
+        self.unsynced.clear();
         if self.appliance.is_some() {
             // What is enabled lies in /etc, which is read again.
             let enabled = std::mem::take(&mut self.enabled);
@@ -377,6 +409,7 @@ impl Host for SimulatedHost {
     fn remove(&self, path: &Utf8Path) -> Done<()> {
         self.effect(|state| {
             let place = state.place(path.as_str());
+            state.unsynced.remove(&place);
             if let Some(node) = state.nodes.remove(&place) {
                 assert!(node.content.is_some(), "{path} is a directory");
             }

@@ -88,7 +88,7 @@ impl SimulatedHost {
                 }
             }
             "kubelet-config" => {
-                self.effect(|state| state.put("/var/lib/kubelet/config.yaml", b"kind: Kubelet", 0o600))?;
+                self.effect(|state| state.put_unsynced("/var/lib/kubelet/config.yaml", b"kind: Kubelet", 0o600))?;
             }
             other => panic!("kubeadm upgrade node phase {other}"),
         }

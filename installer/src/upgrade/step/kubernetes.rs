@@ -8,7 +8,7 @@ use crate::engine::event::Progress;
 use crate::host::{Command, HostExt};
 use crate::layout;
 use crate::plan::kubernetes_minor;
-use crate::step::{Context, Report, StepError, last_line};
+use crate::step::{Context, Report, StepError, last_line, sync_kubernetes};
 
 const CONFIG: &str = "/etc/kubernetes/cofferdam/kubeadm.yaml";
 const PATCHES: &str = "/etc/kubernetes/cofferdam/patches";
@@ -83,7 +83,8 @@ pub(super) fn upgrade_control_plane(
         let is_new = kubernetes_minor(version).is_some_and(|minor| minor >= 22);
         words.extend([if is_new { "--patches" } else { "--experimental-patches" }, PATCHES]);
     }
-    kubeadm(context, words, report)
+    kubeadm(context, words, report)?;
+    sync_kubernetes(context, MANIFESTS.into())
 }
 
 pub(super) fn upgrade_kubelet_config(context: &Context, report: &mut Report) -> Result<(), StepError> {
@@ -92,6 +93,7 @@ pub(super) fn upgrade_kubelet_config(context: &Context, report: &mut Report) -> 
     kubeadm(context, ["upgrade", "node", "phase", "kubelet-config", &kubeconfig], report)?;
     // CIS 4.1.9: kubeadm leaves it readable for all.
     context.must("chmod", ["0600", KUBELET_CONFIG])?;
+    sync_kubernetes(context, KUBELET_CONFIG.into())?;
     if context.host.digest(KUBELET_CONFIG.into())? != before {
         context.must("systemctl", ["restart", "kubelet.service"])?;
     }

@@ -26,6 +26,7 @@ pub(crate) fn done(context: &Context, action: &Action) -> Result<bool, StepError
         Action::RemoveFiles { paths } => release::removed(context, paths),
         Action::Restart { unit, program } => release::runs(context, unit, program),
         Action::UploadConfig { version } => kubernetes::config_uploaded(context, version),
+        Action::MendStaticPods { number } => restore::static_pods_are_whole(context, *number),
         Action::UpgradeControlPlane { version, etcd_tag, .. } => kubernetes::manifests_have(context, version, etcd_tag),
         Action::UpgradeAddon { object, tag, .. } => kubernetes::addon_has(context, object, tag),
         Action::Migrate { pack, name, number, .. } => migration::done(context, *number, pack, name),
@@ -68,6 +69,7 @@ pub(crate) fn run(context: &Context, action: &Action, report: &mut Report) -> Re
         Action::RemoveFiles { paths } => release::remove(context, paths),
         Action::Restart { unit, program } => release::restart(context, unit, program, report),
         Action::UploadConfig { .. } => kubernetes::upload_config(context, report),
+        Action::MendStaticPods { number } => restore::mend_static_pods(context, *number, report),
         Action::UpgradeControlPlane { version, etcd, patient, number, .. } => {
             migration::note(context.host, *number, crate::upgrade::stages::KUBERNETES_MARK, version)?;
             kubernetes::upgrade_control_plane(context, version, *etcd, *patient, report)

@@ -3,7 +3,7 @@
 use camino::Utf8Path;
 
 use super::migration;
-use super::snapshot;
+use super::snapshot::{self, Copied};
 use crate::engine::event::Progress;
 use crate::host::{Command, HostExt};
 use crate::step::{Context, Report, StepError};
@@ -41,6 +41,34 @@ pub(super) fn run(context: &Context, number: u64, under: &[String], report: &mut
     }
     for unit in restart {
         context.must("systemctl", ["restart", unit])?;
+    }
+    Ok(())
+}
+
+/// The static pods of the snapshot whose files are gone or empty. kubeadm's upgrade moves the old file away, renames the new one
+/// into its place and syncs neither.
+fn lost_static_pods(context: &Context, number: u64) -> Result<Vec<Copied>, StepError> {
+    if !snapshot::done(context, number)? {
+        return Ok(Vec::new());
+    }
+    let files = snapshot::contents(context.host, number)?.files;
+    let mut lost = Vec::new();
+    for file in files.into_iter().filter(|file| file.path.starts_with(MANIFESTS)) {
+        if context.host.look(&file.path)?.is_none_or(|entry| entry.size == 0) {
+            lost.push(file);
+        }
+    }
+    Ok(lost)
+}
+
+pub(super) fn static_pods_are_whole(context: &Context, number: u64) -> Result<bool, StepError> {
+    Ok(lost_static_pods(context, number)?.is_empty())
+}
+
+pub(super) fn mend_static_pods(context: &Context, number: u64, report: &mut Report) -> Result<(), StepError> {
+    for file in lost_static_pods(context, number)? {
+        report(Progress::Note { text: file.path.to_string() });
+        context.host.copy(&snapshot::kept(number, &file.path), &file.path, file.mode, Some(&file.digest))?;
     }
     Ok(())
 }
