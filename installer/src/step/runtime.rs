@@ -108,7 +108,9 @@ fn render_hosts(mirror: &str) -> String {
 fn render_unit() -> String {
     format!(
         "# Written by cofferdam.\n[Unit]\nDescription=containerd container runtime\nAfter=network.target cofferdam-registry.service\n\
-         RequiresMountsFor=/var/lib/containerd {}\n\n[Service]\nType=notify\nExecStart=/usr/local/bin/containerd\n\
+         RequiresMountsFor=/var/lib/containerd {}\n\n[Service]\nType=notify\n\
+         # Networks of pods are not synced: what a power cut left empty would keep their sandboxes from being removed.\n\
+         ExecStartPre=-/usr/bin/find /var/lib/cni -type f -empty ! -name lock -delete\nExecStart=/usr/local/bin/containerd\n\
          Delegate=yes\nKillMode=process\nRestart=always\nRestartSec=5\nLimitNOFILE=1048576\nTasksMax=infinity\n\
          OOMScoreAdjust=-999\n\n[Install]\nWantedBy=multi-user.target\n",
         crate::layout::DATA
