@@ -77,8 +77,8 @@ fn roots(disk: &DataDisk) -> Vec<u64> {
     roots
 }
 
-/// The board gets another TPM: the recovery key opens, and `disk rebind` makes an end of the prompt. The cluster is still coming up
-/// meanwhile.
+/// The board gets another TPM: the recovery key opens, and `disk rebind` makes an end of the prompt. The installation goes on
+/// afterwards.
 #[test]
 #[ignore = "slow: ten minutes in a processor made in software"]
 fn slow_another_tpm_opens_an_appliance_after_rebind() {
@@ -91,8 +91,7 @@ fn slow_another_tpm_opens_an_appliance_after_rebind() {
     appliance::open_by_recovery_key(&mut machine, &key).unwrap();
     bench.note(&mut machine, "another TPM does not open it, the recovery key does");
     let rebind = format!("printf %s {key} | cofferdam disk rebind --key-file -");
-    let busy = machine.run(&rebind).unwrap();
-    assert!(busy.code != 0 && busy.stderr.contains("hint:"), "the installation is going on: {busy:?}");
+    // The installation, which has just gone on, holds the lock that `rebind` needs.
     machine.run_ok("systemctl stop cofferdam-continue.service", 5 * MINUTE).unwrap();
     eprintln!("{}", machine.run_ok(&rebind, 5 * MINUTE).unwrap());
     machine.power_off().unwrap();
