@@ -20,6 +20,10 @@ const MAC: &str = "52:54:00:12:34:56";
 /// Where the live system has the medium.
 const MEDIUM: &str = "/run/cofferdam/medium/cofferdam";
 const DISK_BYTES: u64 = 16 << 30;
+/// Of a machine's folder: its disk, the medium that it is installed from, and what opens its escrow.
+const DISK: &str = "disk.img";
+const IMAGE: &str = "appliance.iso";
+const IDENTITY: &str = "escrow-identity.txt";
 
 /// A folder for one story about an appliance, which tells on standard error what happened when.
 #[derive(Debug)]
@@ -111,7 +115,7 @@ impl ApplianceMedium {
 
     /// The same with another `network:` in its answers; it has [`ADDRESS`].
     pub fn build_on_network(sample: &Sample, folder: &Utf8Path, network: &str, more: &[&str]) -> Result<Self> {
-        let identity = folder.join("escrow-identity.txt");
+        let identity = folder.join(IDENTITY);
         let recipient = make_identity(&identity)?;
         let config = folder.join("install.yaml");
         std::fs::write(&config, answers(&recipient, network)).context("the answers")?;
@@ -140,7 +144,7 @@ impl ApplianceMedium {
         let key = key.map_err(|path| anyhow::anyhow!("{} is no UTF-8", path.display()))?;
         let trust = key.with_file_name("signing.pub");
         let bundle = sample.bundle.to_str().context("the bundle's path is no UTF-8")?;
-        let image = folder.join("appliance.iso");
+        let image = folder.join(IMAGE);
         let mut arguments = vec!["iso", "build", "--sign-key", key.as_str(), "--trust", trust.as_str()];
         if !more.contains(&"--kernel") {
             arguments.extend(["--kernel", "cloud"]);
@@ -226,7 +230,23 @@ fn answers(recipient: &str, network: &str) -> String {
 
 /// A bare machine with an empty disk, a TPM and the medium in its drive; switched off.
 pub fn bare_machine(medium: &ApplianceMedium, folder: &Utf8Path) -> Result<(VirtualMachine, DataDisk)> {
-    let disk = DataDisk::create(folder.join("disk.img"), SERIAL, DISK_BYTES)?;
+    let disk = DataDisk::create(folder.join(DISK), SERIAL, DISK_BYTES)?;
+    Ok((machine(medium, folder, &disk)?, disk))
+}
+
+/// The medium and the machine that lie in a folder, made there by [`ApplianceMedium::build`] and [`bare_machine`].
+pub fn machine_in(folder: &Utf8Path) -> Result<(ApplianceMedium, VirtualMachine, DataDisk)> {
+    let medium = ApplianceMedium {
+        image: folder.join(IMAGE),
+        identity: folder.join(IDENTITY),
+        trust: folder.join("sample/keys/signing.pub"),
+    };
+    let disk = DataDisk::existing(folder.join(DISK), SERIAL)?;
+    let machine = machine(&medium, folder, &disk)?;
+    Ok((medium, machine, disk))
+}
+
+fn machine(medium: &ApplianceMedium, folder: &Utf8Path, disk: &DataDisk) -> Result<VirtualMachine> {
     let mut options = MachineOptions::new(folder.join("machine"));
     NODE.clone_into(&mut options.name);
     options.memory = 4096;
@@ -234,7 +254,7 @@ pub fn bare_machine(medium: &ApplianceMedium, folder: &Utf8Path) -> Result<(Virt
     options.data_disks = vec![disk.clone()];
     options.tpm = Some(folder.join("tpm"));
     options.media = vec![medium.image.clone()];
-    Ok((VirtualMachine::new(options)?, disk))
+    VirtualMachine::new(options)
 }
 
 /// Starts the machine from its medium, which installs it and starts it again: that ends QEMU. `watch` hears what the

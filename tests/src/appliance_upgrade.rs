@@ -7,6 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::appliance::{self, ApplianceMedium, Bench, bare_machine, next_release};
 use crate::encrypted_site::FQDN;
+use crate::finished_site::FinishedSite;
 use crate::outage;
 use crate::sample::{self, Release};
 use crate::virtual_machine::{CommandOutput, DataDisk, VirtualMachine};
@@ -15,48 +16,68 @@ const MINUTE: Duration = Duration::from_mins(1);
 /// Where the bundles lie on the encrypted volume.
 const BUNDLES: &str = "/var/bundles";
 
+/// Waits until the node is ready and the API server has answered for a minute: what starts with it has started.
+const CALM: &str = "n=0
+    until [ $n = 6 ]; do
+        if timeout 10 cofferdam status | grep -qw Ready; then n=$((n + 1)); else n=0; fi
+        sleep 10
+    done";
+
 /// A release with a system of its own: the arguments are those of the medium that it is taken from.
 pub type Next = (Release, &'static [&'static str]);
 
-/// A machine that becomes a site, and later releases for it.
+/// A finished site, and later releases for it.
 #[derive(Debug)]
 pub struct Site {
     /// The medium of the first release, of version 1.0.0, in the first drive.
     pub medium: ApplianceMedium,
-    /// Switched off; the data media of the later releases are in the drives behind the first.
+    /// Running; the data media of the later releases are in the drives behind the first.
     pub machine: VirtualMachine,
-    /// Empty.
+    /// The one that it is installed on.
     pub disk: DataDisk,
 }
 
 impl Site {
-    /// Makes the media, those of later releases with a delta on the first, and a bare machine.
-    pub fn prepare(bench: &Bench, next: &[Next]) -> Result<Self> {
-        let sample = sample::make(bench.path.join("sample").as_std_path())?;
-        let medium = ApplianceMedium::build(&sample, &bench.path, &["--image-version", "1.0.0"])?;
-        let (mut machine, disk) = bare_machine(&medium, &bench.path)?;
+    /// A site with a finished cluster that has started once more, and media of later releases with a delta on the first, whose
+    /// bundles lie on its encrypted volume.
+    pub fn finished(bench: &Bench, next: &[Next]) -> Result<Self> {
+        let kept = FinishedSite::find()?;
+        if kept.bring(&bench.path)? {
+            bench.say("a finished site is there");
+        } else {
+            install_first(bench)?;
+            kept.keep(&bench.path)?;
+        }
+        let (medium, mut machine, disk) = appliance::machine_in(&bench.path)?;
+        let sample = sample::made_in(bench.path.join("sample").as_std_path());
         for (release, arguments) in next {
             let system = ApplianceMedium::build_next(&sample, &bench.path, release.bundle, arguments)?;
             machine.options_mut().media.push(next_release(&sample, &bench.path, release, &system)?);
         }
-        bench.say("systems and bundles are made");
+        bench.say("systems and bundles of later releases are made");
+        appliance::start(&mut machine)?;
+        bring(&mut machine, next)?;
+        appliance::workload_answers(&mut machine)?;
+        machine.run_ok(CALM, 20 * MINUTE)?;
+        bench.note(&mut machine, "the site is up");
         Ok(Self { medium, machine, disk })
-    }
-
-    /// The same, and installs it: the cluster is finished, the bundles lie on the encrypted volume.
-    pub fn install(bench: &Bench, next: &[Next]) -> Result<Self> {
-        let mut site = Self::prepare(bench, next)?;
-        bench.install(&mut site.machine)?;
-        appliance::start(&mut site.machine)?;
-        tell(&appliance::finished(&mut site.machine)?);
-        bench.note(&mut site.machine, "the installation is finished");
-        bring(&mut site.machine, next)?;
-        Ok(site)
     }
 }
 
+/// Installs the first release, up to the finished cluster; the machine is off afterwards.
+fn install_first(bench: &Bench) -> Result<()> {
+    let medium = bench.medium(&["--image-version", "1.0.0"])?;
+    let (mut machine, _) = bare_machine(&medium, &bench.path)?;
+    bench.install(&mut machine)?;
+    appliance::start(&mut machine)?;
+    tell(&appliance::finished(&mut machine)?);
+    appliance::workload_answers(&mut machine)?;
+    bench.note(&mut machine, "the installation is finished");
+    machine.power_off()
+}
+
 /// Copies the bundles of the data media onto the encrypted volume.
-pub fn bring(machine: &mut VirtualMachine, next: &[Next]) -> Result<()> {
+fn bring(machine: &mut VirtualMachine, next: &[Next]) -> Result<()> {
     for (number, (release, _)) in (1..).zip(next) {
         let (version, to) = (release.bundle, bundle(release));
         let copy = format!(
@@ -148,7 +169,8 @@ pub fn look(machine: &mut VirtualMachine) -> Result<String> {
 
 /// Asks the API server and the workload until the machine goes off. What is seen is kept over restarts.
 pub fn probe(machine: &mut VirtualMachine) -> Result<()> {
-    let ask = outage::script("10.0.2.20", Duration::from_secs(2));
+    // A TLS handshake of an emulated processor that has other work may take seconds.
+    let ask = outage::script(appliance::ADDRESS, Duration::from_secs(2), Duration::from_secs(10));
     machine.write_file("/run/probe", "0700", ask.as_bytes())?;
     let start =
         "systemd-run --quiet --collect --unit=probe --property=StandardOutput=append:/var/probe.log sh /run/probe";

@@ -4,9 +4,11 @@
 
 pub mod appliance;
 pub mod appliance_upgrade;
+pub mod cache;
 pub mod encrypted_site;
 pub mod fast_host;
 pub mod fast_site;
+pub mod finished_site;
 pub mod hardening;
 pub mod outage;
 pub mod sample;

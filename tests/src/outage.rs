@@ -10,6 +10,8 @@ use crate::fast_site::FQDN;
 
 /// Between two questions.
 const STEP: Duration = Duration::from_millis(250);
+/// For an answer.
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// What was out of reach, and for how long at the longest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -34,7 +36,7 @@ impl Probe {
     pub fn start(lan: &Lan, address: &str) -> Result<Self> {
         let log = lan.folder().join("probe.log");
         let _ = std::fs::remove_file(&log);
-        let script = script(address, STEP);
+        let script = script(address, STEP, LIMIT);
         let out = std::fs::File::create(&log)?;
         let mut command: Command = lan.command("sh");
         let child = command.args(["-c", &script]).stdin(Stdio::null()).stdout(out).stderr(Stdio::null()).spawn()?;
@@ -53,18 +55,19 @@ impl Probe {
 }
 
 /// What asks, as a script for sh: one line a round, with milliseconds since the epoch, and 1 or 0 for the API server and for
-/// the workload.
+/// the workload. An answer that takes longer than `limit` is none.
 #[must_use]
-pub fn script(address: &str, step: Duration) -> String {
+pub fn script(address: &str, step: Duration, limit: Duration) -> String {
     format!(
         "while :; do
             api=0; web=0
-            curl -sk -o /dev/null --fail --max-time 1 --resolve {FQDN}:6443:{address} https://{FQDN}:6443/readyz && api=1
-            curl -sk -o /dev/null --fail --max-time 1 --resolve {FQDN}:443:{address} https://{FQDN}/ && web=1
+            curl -sk -o /dev/null --fail --max-time {limit} --resolve {FQDN}:6443:{address} https://{FQDN}:6443/readyz && api=1
+            curl -sk -o /dev/null --fail --max-time {limit} --resolve {FQDN}:443:{address} https://{FQDN}/ && web=1
             echo $(date +%s%3N) $api $web
-            sleep {}
+            sleep {step}
         done",
-        step.as_secs_f32()
+        step = step.as_secs_f32(),
+        limit = limit.as_secs()
     )
 }
 

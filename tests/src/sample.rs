@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
+const NAME: &str = "sample";
+
 /// Where the sample lies.
 #[derive(Debug, Clone)]
 pub struct Sample {
@@ -30,10 +32,17 @@ pub fn cofferdam() -> Result<PathBuf> {
 /// Makes the sample in a folder. The Kubernetes in it is built first if this machine has none yet.
 pub fn make(folder: &Path) -> Result<Sample> {
     run(Command::new(cofferdam()?).args(["bundle", "keygen"]).arg(folder.join("keys")))?;
-    let trust = folder.join("trust.pub");
-    std::fs::copy(folder.join("keys/signing.pub"), &trust).context("the public key")?;
-    let bundle = release(folder, "sample", &Release::default(), None)?;
-    Ok(Sample { bundle, trust, folder: folder.to_owned() })
+    let sample = made_in(folder);
+    std::fs::copy(folder.join("keys/signing.pub"), &sample.trust).context("the public key")?;
+    release(folder, NAME, &Release::default(), None)?;
+    Ok(sample)
+}
+
+/// The sample that [`make`] has made in a folder.
+#[must_use]
+pub fn made_in(folder: &Path) -> Sample {
+    let (bundle, trust) = (folder.join(NAME).with_extension("tar.zst"), folder.join("trust.pub"));
+    Sample { bundle, trust, folder: folder.to_owned() }
 }
 
 /// Which versions a release of the sample has.

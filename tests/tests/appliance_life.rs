@@ -24,7 +24,7 @@ fn slow_a_site_lives_through_upgrades_and_a_broken_system() {
     let same = Release::default();
     let good: Next = (Release { bundle: "1.1.0", ..same }, &["--kernel-arg", "cofferdam.second"]);
     let broken: Next = (Release { bundle: "1.2.0", ..same }, &["--kernel-arg", "init=/nothing"]);
-    let Site { mut machine, .. } = Site::install(&bench, &[good, broken]).unwrap();
+    let Site { mut machine, .. } = Site::finished(&bench, &[good, broken]).unwrap();
     upgrade::into_next(&bench, &mut machine, &good.0).unwrap();
 
     upgrade::apply(&mut machine, &broken.0).unwrap();
@@ -58,7 +58,7 @@ fn slow_a_site_lives_through_upgrades_and_a_broken_system() {
 #[ignore = "slow: a whole cluster, half an hour without KVM"]
 fn slow_a_site_lives_through_a_new_key_and_its_medium() {
     let bench = Bench::new().unwrap();
-    let Site { medium, mut machine, disk } = Site::install(&bench, &[]).unwrap();
+    let Site { medium, mut machine, disk } = Site::finished(&bench, &[]).unwrap();
     status_is_good(&mut machine);
     gets_another_recovery_key(&medium, &mut machine, &disk);
     bench.note(&mut machine, "a new recovery key");
@@ -115,7 +115,7 @@ fn gets_another_recovery_key(medium: &ApplianceMedium, machine: &mut VirtualMach
 fn slow_power_cuts_during_upgrades_leave_the_old_release_or_the_new_one() {
     let bench = Bench::new().unwrap();
     let release = Release { kubernetes: "v1.20.3", bundle: "1.1.0", hello: "1.1.0" };
-    let mut machine = Site::install(&bench, &[(release, &["--kernel-arg", "cofferdam.second"])]).unwrap().machine;
+    let mut machine = Site::finished(&bench, &[(release, &["--kernel-arg", "cofferdam.second"])]).unwrap().machine;
     let secret = whole(&mut machine).1;
     let mut moments = Moments::default();
     let (mut cuts, mut ends) = (0, [0, 0]);

@@ -32,15 +32,7 @@ fn build_tree() -> Result<PathBuf> {
 
 /// The folder that holds a folder for each LAN: on a real filesystem, since containerd refuses others.
 pub(super) fn runs() -> Result<PathBuf> {
-    let cache = match std::env::var_os("XDG_CACHE_HOME") {
-        Some(cache) => PathBuf::from(cache),
-        None => {
-            PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache")
-        }
-    };
-    let runs = cache.join("cofferdam/fast-host");
-    fs::create_dir_all(&runs).with_context(|| format!("cannot create {}", runs.display()))?;
-    Ok(runs)
+    crate::cache::folder("fast-host")
 }
 
 /// Opens and locks `FOLDER/lock`, which marks the folder as in use for as long as the file is open.
