@@ -1,4 +1,5 @@
 //! Where the test beds keep what is too dear to be made for each run: `${XDG_CACHE_HOME:-~/.cache}/cofferdam`.
+//! Called by `fast_host` and `finished_site`.
 
 use std::fs;
 use std::path::PathBuf;

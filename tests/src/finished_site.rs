@@ -28,12 +28,13 @@ impl FinishedSite {
         let definition = definition.parent().context("a definition lies in a folder")?;
         let bed = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (program, tree, bench) = (sample::cofferdam()?, bed.join("machines/tree"), bed.join("src/appliance.rs"));
-        let sums = r#"find "$@" -type f -exec sha256sum {} + | cut -c 1-64 | sort | sha256sum | cut -c 1-16"#;
-        let mut arguments = vec!["-c", sums, "sh"];
+        let sums =
+            r#"set -o pipefail; find "$@" -type f -exec sha256sum {} + | cut -c 1-64 | sort | sha256sum | cut -c 1-16"#;
+        let mut arguments = vec!["-c", sums, "bash"];
         for part in [&program, definition, &tree, &bench] {
             arguments.push(part.to_str().with_context(|| format!("{} is no UTF-8", part.display()))?);
         }
-        let key = String::from_utf8(piped("sh", &arguments, b"")?)?.trim().to_owned();
+        let key = String::from_utf8(piped("bash", &arguments, b"")?)?.trim().to_owned();
         Ok(Self { folder: cache::folder("finished-site")?, key })
     }
 
