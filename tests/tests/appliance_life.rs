@@ -111,7 +111,7 @@ fn gets_another_recovery_key(medium: &ApplianceMedium, machine: &mut VirtualMach
 /// QEMU is killed at twenty moments of upgrades that bring a system, another Kubernetes and a migration, and of rollbacks:
 /// each ends with the old release or the new one, whole, without a hand.
 #[test]
-#[ignore = "slow: a whole cluster and twenty starts, an hour and a half without KVM"]
+#[ignore = "slow: a whole cluster and twenty starts, two hours without KVM"]
 fn slow_power_cuts_during_upgrades_leave_the_old_release_or_the_new_one() {
     let bench = Bench::new().unwrap();
     let release = Release { kubernetes: "v1.20.3", bundle: "1.1.0", hello: "1.1.0" };
@@ -135,20 +135,24 @@ fn slow_power_cuts_during_upgrades_leave_the_old_release_or_the_new_one() {
     }
     bench.note(
         &mut machine,
-        &format!("{cuts} power cuts; {} operations went to their end, {} were undone", ends[1], ends[0]),
+        &format!(
+            "{cuts} power cuts; {} operations went to their end, {} were undone or had not begun",
+            ends[1], ends[0]
+        ),
     );
     machine.run_ok("cofferdam audit verify && cofferdam registry fsck", 5 * MINUTE).unwrap();
 }
 
 /// Cuts the power at random moments, at most `most` times, until no upgrade is under way; gives how often. Restarts of the
-/// upgrade's own are none.
+/// upgrade's own are none. In a processor made in software the API server takes two and a half minutes to come up, in which the
+/// upgrade waits for it: the moments are spread over eight minutes, so that most of them find it at work.
 fn cut_until_over(bench: &Bench, machine: &mut VirtualMachine, moments: &mut Moments, most: usize) -> usize {
     let mut cuts = 0;
-    let end = Instant::now() + 90 * MINUTE;
+    let mut end = Instant::now() + 90 * MINUTE;
     let is_idle = format!("{OVER} && ! systemctl is-active --quiet operator.service cofferdam-upgrade.service");
     loop {
         assert!(Instant::now() < end, "the upgrade does not end");
-        let wait = if cuts < most { moments.next_below(240_000) } else { Duration::from_secs(5) };
+        let wait = if cuts < most { moments.next_below(480_000) } else { Duration::from_secs(5) };
         if machine.wait_until_off(wait).is_ok() {
             bench.note(machine, "it restarts by itself");
         } else {
@@ -161,6 +165,7 @@ fn cut_until_over(bench: &Bench, machine: &mut VirtualMachine, moments: &mut Mom
                 machine.run("tail -n 1 /var/lib/cofferdam/journal.jsonl | cut -c 1-200").map(|output| output.stdout);
             let _ = machine.power_cut();
             cuts += 1;
+            end = Instant::now() + 90 * MINUTE;
             bench.note(machine, &format!("power cut {cuts}, at {}", last.unwrap_or_default().trim()));
         }
         appliance::start(machine).unwrap();
