@@ -144,8 +144,8 @@ fn slow_power_cuts_during_upgrades_leave_the_old_release_or_the_new_one() {
 }
 
 /// Cuts the power at random moments, at most `most` times, until no upgrade is under way; gives how often. Restarts of the
-/// upgrade's own are none. In a processor made in software the API server takes two and a half minutes to come up, in which the
-/// upgrade waits for it: the moments are spread over eight minutes, so that most of them find it at work.
+/// upgrade's own are none. In a processor made in software the API server may take three minutes and more to come
+/// up, in which the upgrade waits for it: the moments are spread over eight minutes, so that most of them find it at work.
 fn cut_until_over(bench: &Bench, machine: &mut VirtualMachine, moments: &mut Moments, most: usize) -> usize {
     let mut cuts = 0;
     let mut end = Instant::now() + 90 * MINUTE;
