@@ -349,6 +349,16 @@ fn every_gate_that_fails_leads_back_by_itself() {
 }
 
 #[test]
+fn an_api_server_that_kubeadm_left_starting_is_waited_for() {
+    let bench = Bench::new(Variant::Second);
+    let host = bench.host();
+    host.state.borrow_mut().fault = Some("kubeadm");
+    assert_eq!(bench.apply(&host).unwrap(), Ended::Committed);
+    is_clean(&host);
+    same(&End::new_release(&bench).expected, &look(&host.state.borrow()), "up");
+}
+
+#[test]
 fn neither_plan_nor_transaction_nor_audit_log_holds_a_secret() {
     let bench = Bench::new(Variant::Second);
     let host = bench.host();

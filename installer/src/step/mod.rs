@@ -315,6 +315,17 @@ impl<'a> Context<'a> {
         &self,
         what: &str,
         report: &mut Report,
+        ask: impl FnMut(&Self) -> Result<Result<(), String>, StepError>,
+    ) -> Result<(), StepError> {
+        self.wait_at_most(self.limit(), what, report, ask)
+    }
+
+    /// As [`Self::wait`], where the wait is a part of the step.
+    pub(crate) fn wait_at_most(
+        &self,
+        limit: Duration,
+        what: &str,
+        report: &mut Report,
         mut ask: impl FnMut(&Self) -> Result<Result<(), String>, StepError>,
     ) -> Result<(), StepError> {
         let start = self.host.now();
@@ -331,7 +342,7 @@ impl<'a> Context<'a> {
                 told.clone_from(&last);
             }
             let waited = self.host.now().duration_since(start).as_secs().unsigned_abs();
-            if waited >= self.limit().as_secs() {
+            if waited >= limit.as_secs() {
                 return Err(StepError::Waited { what: what.to_owned(), seconds: waited, last });
             }
             // On a slow machine the questions themselves would keep what is waited for from becoming ready.

@@ -80,6 +80,9 @@ impl SimulatedHost {
         match arguments[3] {
             "control-plane" => {
                 let etcd = arguments.contains(&"--etcd-upgrade=true");
+                if self.alive()?.fault == Some("kubeadm") {
+                    return self.kubeadm_gives_up();
+                }
                 // As kubeadm does it: one after the other, each waited for.
                 let names = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
                 for name in names.iter().filter(|name| etcd || **name != "etcd") {
@@ -93,6 +96,20 @@ impl SimulatedHost {
             other => panic!("kubeadm upgrade node phase {other}"),
         }
         Ok(good())
+    }
+
+    /// kubeadm waited in vain for the API server, put its old file back and leaves it starting. Once.
+    fn kubeadm_gives_up(&self) -> Done<Ended> {
+        let path = "/etc/kubernetes/manifests/kube-apiserver.yaml";
+        let old = self.state.borrow().text(path).unwrap();
+        self.manifest("kube-apiserver")?;
+        self.effect(|state| {
+            state.clock += 300;
+            state.put_unsynced(path, old.as_bytes(), 0o600);
+            state.api_since = Some(state.clock + 100);
+            state.fault = None;
+        })?;
+        Ok(bad("couldn't upgrade control plane: timed out waiting for the condition"))
     }
 
     pub(super) fn store_config(&self) -> Done<()> {

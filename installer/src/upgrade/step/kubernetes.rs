@@ -2,6 +2,8 @@
 //! configuration in the cluster first, then etcd and the static pods, then the kubelet's configuration, then add-ons.
 //! Each phase can be run again; kubeadm passes over static pods that are as they should be.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::engine::event::Progress;
@@ -14,6 +16,8 @@ const CONFIG: &str = "/etc/kubernetes/cofferdam/kubeadm.yaml";
 const PATCHES: &str = "/etc/kubernetes/cofferdam/patches";
 const KUBELET_CONFIG: &str = "/var/lib/kubelet/config.yaml";
 const MANIFESTS: &str = "/etc/kubernetes/manifests";
+/// What a kubelet needs at most to see that a static pod's file is another one (`fileCheckFrequency`).
+const KUBELET_LOOKS: Duration = Duration::from_secs(20);
 const COMPONENTS: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler"];
 
 fn kubeadm<'w>(
@@ -69,6 +73,8 @@ pub(super) fn manifests_have(context: &Context, version: &str, etcd_tag: &str) -
     Ok(true)
 }
 
+/// kubeadm waits five minutes for each static pod. Where that is too short it puts the old files back and gives up, and the
+/// API server starts once more: the next attempt waits for it.
 pub(super) fn upgrade_control_plane(
     context: &Context,
     version: &str,
@@ -76,6 +82,8 @@ pub(super) fn upgrade_control_plane(
     patient: bool,
     report: &mut Report,
 ) -> Result<(), StepError> {
+    let a_part = context.limit() / 4;
+    context.wait_at_most(a_part, "the API server is not ready", report, crate::step::api_answers)?;
     let kubeconfig = format!("--kubeconfig={}", layout::ADMIN_KUBECONFIG);
     let etcd = format!("--etcd-upgrade={etcd}");
     let mut words = vec!["upgrade", "node", "phase", "control-plane", &kubeconfig, &etcd];
@@ -83,8 +91,13 @@ pub(super) fn upgrade_control_plane(
         let is_new = kubernetes_minor(version).is_some_and(|minor| minor >= 22);
         words.extend([if is_new { "--patches" } else { "--experimental-patches" }, PATCHES]);
     }
-    kubeadm(context, words, report)?;
-    sync_kubernetes(context, MANIFESTS.into())
+    let result = kubeadm(context, words, report);
+    sync_kubernetes(context, MANIFESTS.into())?;
+    if result.is_err() {
+        // The API server that still answers may be one that ends now.
+        context.host.pause(KUBELET_LOOKS);
+    }
+    result
 }
 
 pub(super) fn upgrade_kubelet_config(context: &Context, report: &mut Report) -> Result<(), StepError> {
@@ -159,7 +172,7 @@ pub(super) fn drain(context: &Context, node: &str, report: &mut Report) -> Resul
     let seconds = format!("--timeout={}s", context.limit().as_secs());
     let command = context
         .kubectl(["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", &seconds])
-        .limit(context.limit() + std::time::Duration::from_secs(30));
+        .limit(context.limit() + Duration::from_secs(30));
     context.host.must_watch(&command, &mut |line| report(Progress::Note { text: line.to_owned() }))?;
     Ok(())
 }
