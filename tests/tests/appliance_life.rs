@@ -202,7 +202,7 @@ fn whole(machine: &mut VirtualMachine) -> (String, String) {
         "curl -sS --fail --retry 240 --retry-all-errors --retry-delay 5 --cacert /etc/cofferdam/tls/site-ca.crt https://{FQDN}/"
     );
     let answer: Value = serde_json::from_str(&machine.run_ok(&ask, 30 * MINUTE).unwrap()).unwrap();
-    let ready = "until cofferdam status | grep -qw Ready; do sleep 5; done; cofferdam status --json";
+    let ready = "until cofferdam status | grep -qw Ready; do sleep 20; done; cofferdam status --json";
     let status: Value = serde_json::from_str(&machine.run_ok(ready, 10 * MINUTE).unwrap()).unwrap();
     let version = status["version"].as_str().unwrap().to_owned();
     let system = machine.run_ok("sed -n 's/^IMAGE_VERSION=//p' /usr/lib/os-release", MINUTE).unwrap();
